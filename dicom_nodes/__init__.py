@@ -1,0 +1,1 @@
+"""Everything that speaks DICOM: listener, sender and the objects. No tensors."""

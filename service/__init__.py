@@ -1,0 +1,1 @@
+"""Pellucid's own words and state: types, settings, ledger, queue. No DICOM, no tensors."""

@@ -1,0 +1,60 @@
+"""Every error that Pellucid raises on purpose.
+
+    PellucidError
+    ├── SettingsError           a setting is unknown, missing or wrong: says which and what to write
+    ├── RetryableError          trying again later can help
+    │   ├── OutOfSpaceError     the disk is full or below the free-space watermark
+    │   └── DestinationError    a PACS is down, busy or refused for now
+    └── PermanentError          trying again cannot help; the instance stays, the job says why
+        ├── InvalidInstanceError    what arrived is no DICOM instance that we can store
+        ├── NotEligibleError        a pipeline does not read this kind of image: a result, not a fault
+        │   └── UndecodableError    its pixels cannot be decoded
+        ├── ModelError              a model package is incomplete, altered or does not fit
+        └── PipelineError           a pipeline names what does not exist
+
+Whether an error is worth another try is decided here, where it is born, and nowhere else.
+"""
+
+
+class PellucidError(Exception):
+    """The base of all errors here."""
+
+
+class SettingsError(PellucidError):
+    """A setting is unknown, missing or wrong."""
+
+
+class RetryableError(PellucidError):
+    """Trying again later can help."""
+
+
+class OutOfSpaceError(RetryableError):
+    """The disk is full or below the free-space watermark."""
+
+
+class DestinationError(RetryableError):
+    """A destination is down, busy or refused for now."""
+
+
+class PermanentError(PellucidError):
+    """Trying again cannot help."""
+
+
+class InvalidInstanceError(PermanentError):
+    """What arrived is no DICOM instance that can be stored."""
+
+
+class NotEligibleError(PermanentError):
+    """The pipeline does not read this kind of image."""
+
+
+class UndecodableError(NotEligibleError):
+    """The pixels cannot be decoded."""
+
+
+class ModelError(PermanentError):
+    """A model package is incomplete, altered or does not fit its graph."""
+
+
+class PipelineError(PermanentError):
+    """A pipeline names something that does not exist."""

@@ -1,0 +1,1 @@
+"""Everything that speaks tensors: models, explainers and the Celery process. No network."""
