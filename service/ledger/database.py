@@ -1,0 +1,96 @@
+"""Opens the ledger's database: SQLite or PostgreSQL, at the newest schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from service.errors import SettingsError
+from service.files import make_directory
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+NEWEST = "0001"
+_MIGRATION_LOCK = 7120421
+
+
+def open_database(url: str) -> Engine:
+    """Connect, and bring the schema up to date; several processes may start at once.
+
+    Raises:
+        SettingsError: the URL cannot be used; the message says why.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            engine = _open_sqlite(url, Path(parsed.database or ""))
+        else:
+            engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(f"ledger.database_url cannot be used: {error}") from None
+    _migrate(engine)
+    return engine
+
+
+def _open_sqlite(url: str, path: Path) -> Engine:
+    make_directory(path.parent)
+    path.touch(mode=0o600)
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: a write begins IMMEDIATE, below, so that two
+        # processes wait for each other instead of failing half-way.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    if _version(engine) == NEWEST:
+        return
+    if engine.dialect.name == "sqlite":
+        with FileLock(f"{engine.url.database}.migration.lock"):
+            _upgrade(engine)
+    else:
+        _upgrade(engine)
+
+
+def _version(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(engine: Engine) -> None:
+    # Alembic is needed once per schema, so a listener does not carry it in memory.
+    from alembic import command  # noqa: PLC0415
+
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        command.upgrade(_configuration(connection), "head")
+
+
+def _configuration(connection: Connection) -> Config:
+    from alembic.config import Config  # noqa: PLC0415
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    configuration.attributes["connection"] = connection
+    return configuration

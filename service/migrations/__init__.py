@@ -1,0 +1,1 @@
+"""Alembic migrations of the ledger. `service.ledger.database` runs them at start."""

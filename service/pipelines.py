@@ -1,0 +1,100 @@
+"""Which instances go through which pipeline. Pure: it reads TOML once and then only compares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from service.errors import SettingsError
+from service.model_card import load_card
+from service.validation import Strict, nearest, read_toml, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from service.settings import Settings
+
+
+class Pipeline(Strict):
+    """What is done with a kind of study, and where the results go."""
+
+    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    title: str
+    version: str = Field(min_length=1)
+    input: Literal["image", "study"]
+    model: str
+    modalities: tuple[str, ...] = Field(min_length=1)
+    explainers: tuple[str, ...] = Field(min_length=1)
+    outputs: tuple[str, ...] = Field(min_length=1)
+    destinations: tuple[str, ...] = Field(min_length=1)
+    called_ae_titles: tuple[str, ...] = ()
+    report_refused: bool = False
+    priority: Literal["stat", "routine"] = "routine"
+
+    def selects(self, modality: str) -> bool:
+        """Tell whether an image of this modality is this pipeline's business."""
+        return modality in self.modalities
+
+
+class RunnablePipeline(Strict):
+    """A pipeline together with the identity of its model and the AE titles that choose it."""
+
+    pipeline: Pipeline
+    model_sha256: str
+    called_ae_titles: tuple[str, ...]
+
+
+def load_pipelines(settings: Settings) -> tuple[RunnablePipeline, ...]:
+    """Read the enabled pipelines and the cards of their models.
+
+    Raises:
+        SettingsError: a pipeline, model or destination does not exist; the message lists those that do.
+    """
+    return tuple(_load(name, settings) for name in settings.pipelines.enabled)
+
+
+def _load(name: str, settings: Settings) -> RunnablePipeline:
+    folder = settings.pipelines_directory
+    _require(name, [path.stem for path in folder.glob("*.toml")], f"pipeline in {folder}")
+    path = folder / f"{name}.toml"
+    pipeline = validate(Pipeline, read_toml(path), source=str(path))
+    models = settings.models_directory
+    _require(pipeline.model, [card.parent.name for card in models.glob("*/model.toml")], f"model in {models}")
+    for destination in pipeline.destinations:
+        if destination != "@sender":
+            _require(destination, list(settings.peers), f"[peers] section, a destination of pipeline '{name}'")
+    return RunnablePipeline(
+        pipeline=pipeline,
+        model_sha256=load_card(_model_folder(models, pipeline.model)).weights.sha256,
+        called_ae_titles=pipeline.called_ae_titles or (settings.listener.ae_title,),
+    )
+
+
+def _model_folder(models: Path, name: str) -> Path:
+    return models / name
+
+
+def _require(name: str, known: Sequence[str], what: str) -> None:
+    if name not in known:
+        raise SettingsError(f"'{name}' is no {what}{nearest(name, known)}")
+
+
+def chosen_by(called_ae: str, pipelines: Iterable[RunnablePipeline]) -> tuple[RunnablePipeline, ...]:
+    """Return the pipelines that a called AE title chooses."""
+    return tuple(entry for entry in pipelines if called_ae in entry.called_ae_titles)
+
+
+def job_id(entry: RunnablePipeline, study_instance_uid: str, sop_instance_uids: Iterable[str]) -> str:
+    """Derive a job's identity: the same study, inputs, pipeline version and model give the same id."""
+    parts = [
+        study_instance_uid,
+        *sorted(sop_instance_uids),
+        entry.pipeline.name,
+        entry.pipeline.version,
+        entry.model_sha256,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

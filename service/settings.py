@@ -1,0 +1,205 @@
+"""The only reader of settings: defaults, then a TOML file, then `PELLUCID__SECTION__KEY`."""
+
+from __future__ import annotations
+
+import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from service.validation import Strict, read_toml, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "PELLUCID__"
+
+
+def _ae_title(value: str) -> str:
+    """Check an AE title by PS3.5 section 6.2: 1 to 16 printable ASCII characters, no backslash."""
+    if not 1 <= len(value.strip()) <= 16 or "\\" in value or not (value.isascii() and value.isprintable()):  # noqa: PLR2004
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value.strip()
+
+
+def _network(value: str) -> str:
+    ip_network(value, strict=False)
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class State(Strict):
+    """Where everything that must survive is kept."""
+
+    directory: Path = Path("pellucid-data")
+
+
+class Listener(Strict):
+    """How the C-STORE and C-ECHO service answers."""
+
+    ae_title: AeTitle = "PELLUCID"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    addresses: tuple[Network, ...] = ()
+    maximum_associations: int = Field(default=50, ge=1)
+    maximum_associations_per_address: int = Field(default=20, ge=1)
+    maximum_pdu_bytes: int = Field(default=131072, ge=4096, le=1 << 20)
+    association_timeout_s: Seconds = 10.0
+    network_timeout_s: Seconds = 30.0
+    minimum_free_mb: int = Field(default=1024, ge=0)
+    maximum_instance_mb: int = Field(default=4096, ge=1)
+
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Return `addresses`, parsed."""
+        return tuple(ip_network(address, strict=False) for address in self.addresses)
+
+
+class Intake(Strict):
+    """When a study counts as complete."""
+
+    quiet_period_s: Seconds = 10.0
+    interval_s: Seconds = 0.25
+    sweep_interval_s: Seconds = 5.0
+
+
+class Ledger(Strict):
+    """The database of jobs and deliveries."""
+
+    database_url: str = ""
+
+
+class Queue(Strict):
+    """The broker that wakes workers."""
+
+    broker_url: str = ""
+    polling_interval_s: Seconds = 0.05
+
+
+class Worker(Strict):
+    """How studies are analysed."""
+
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0)
+    lease_s: Seconds = 30.0
+    task_time_limit_s: Seconds = 300.0
+    maximum_attempts: int = Field(default=3, ge=1)
+
+
+class Sender(Strict):
+    """How results reach the PACS."""
+
+    ae_title: AeTitle = "PELLUCID"
+    poll_interval_s: Seconds = 0.1
+    first_retry_s: Seconds = 2.0
+    longest_retry_s: Seconds = 300.0
+    timeout_s: Seconds = 30.0
+    lease_s: Seconds = 60.0
+
+
+class Peer(Strict):
+    """An application entity that results can be sent to."""
+
+    ae_title: AeTitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class Models(Strict):
+    """Where model packages lie."""
+
+    directory: Path = Path()
+
+
+class Pipelines(Strict):
+    """Which pipelines run."""
+
+    directory: Path = Path()
+    enabled: tuple[str, ...] = ("chest-xray-pneumonia",)
+
+
+class Settings(Strict):
+    """Every setting, validated. `config/default.toml` explains each."""
+
+    state: State = State()
+    listener: Listener = Listener()
+    intake: Intake = Intake()
+    ledger: Ledger = Ledger()
+    queue: Queue = Queue()
+    worker: Worker = Worker()
+    sender: Sender = Sender()
+    peers: dict[str, Peer] = {}
+    models: Models = Models()
+    pipelines: Pipelines = Pipelines()
+
+    @property
+    def database_url(self) -> str:
+        """The ledger's SQLAlchemy URL; SQLite in the state directory by default."""
+        return self.ledger.database_url or f"sqlite:///{self.state.directory.absolute() / 'ledger.sqlite'}"
+
+    @property
+    def broker_url(self) -> str:
+        """Celery's broker; a folder in the state directory by default."""
+        return self.queue.broker_url or "filesystem://"
+
+    @property
+    def models_directory(self) -> Path:
+        """Folder with one model package per sub-folder."""
+        return packaged_config() / "models" if self.models.directory == Path() else self.models.directory
+
+    @property
+    def pipelines_directory(self) -> Path:
+        """Folder with one TOML per pipeline."""
+        return packaged_config() / "pipelines" if self.pipelines.directory == Path() else self.pipelines.directory
+
+
+def packaged_config() -> Path:
+    """Return the folder `config`: in a checkout beside the packages, in a wheel inside `service`."""
+    installed = Path(__file__).parent / "_config"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "config"
+
+
+def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Args:
+        path: a TOML file whose values override the defaults; None for none.
+        environment: `PELLUCID__SECTION__KEY` overrides both; values are TOML, or plain text.
+
+    Raises:
+        SettingsError: names the file or variable, the key, and the nearest key that exists.
+    """
+    values = read_toml(path) if path else {}
+    source = str(path) if path else "settings"
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX):
+            source = f"{source} with environment variables" if "environment" not in source else source
+            _insert(values, [_key(part) for part in name.removeprefix(PREFIX).split("__")], _value(text))
+    return validate(Settings, values, source=source)
+
+
+def _key(part: str) -> str:
+    return part.lower()
+
+
+def _insert(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            inner = values[part] = {}
+        values = inner
+    values[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

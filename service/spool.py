@@ -1,0 +1,145 @@
+"""Durable instance files: what a peer was told is stored lies here until retention removes it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from typing import TYPE_CHECKING, BinaryIO
+
+import psutil
+
+from service.errors import OutOfSpaceError
+from service.files import make_directory, move_durably, space_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Incoming:
+    """One instance while it arrives: a `.part` file, hashed as it is written.
+
+    Only the data set counts towards `sha256` and `size`; the preamble and the file meta information, which the
+    receiver writes, do not.
+    """
+
+    def __init__(self, path: Path, *, maximum_bytes: int) -> None:
+        self.path = path
+        self.size = 0
+        self._maximum_bytes = maximum_bytes
+        self._digest = hashlib.sha256()
+        with space_errors("cannot receive into the spool"):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=1 << 18)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the data set so far, hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write_meta(self, data: bytes) -> None:
+        """Write preamble and file meta information."""
+        with space_errors("cannot receive into the spool"):
+            self._file.write(data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append a piece of the data set.
+
+        Raises:
+            OutOfSpaceError: the disk is full, or the instance is larger than allowed.
+        """
+        self.size += len(data)
+        if self.size > self._maximum_bytes:
+            raise OutOfSpaceError(
+                f"the instance is larger than listener.maximum_instance_mb ({self._maximum_bytes >> 20} MB)"
+            )
+        self._digest.update(data)
+        with space_errors("cannot receive into the spool"):
+            self._file.write(data)
+
+    def flush(self) -> None:
+        """Hand what is buffered to the operating system, so that the file can be read by its path."""
+        with space_errors("cannot receive into the spool"):
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Put every byte on the disk and close the file."""
+        with space_errors("cannot receive into the spool"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file; harmless after `Spool.keep`."""
+        # On a full disk closing cannot write what is buffered, and it is not wanted either.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Spool:
+    """A folder of instances. File names come from hashes, never from a peer's UIDs."""
+
+    def __init__(self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+        self._minimum_free_bytes = minimum_free_bytes
+        self._maximum_instance_bytes = maximum_instance_bytes
+        self._owner = f"{socket.gethostname()}-{os.getpid()}"
+
+    def prepare(self) -> int:
+        """Create the folders and remove what dead receivers of this machine left half-written.
+
+        Returns:
+            How many half-written files were removed.
+        """
+        make_directory(self._incoming)
+        stale = [path for path in self._incoming.glob("*.part") if self._is_stale(path.name)]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+    def check_space(self) -> None:
+        """Raise `OutOfSpaceError` when the disk is below the free-space watermark."""
+        free = shutil.disk_usage(self.root).free
+        if free < self._minimum_free_bytes:
+            raise OutOfSpaceError(
+                f"{free >> 20} MB free in the spool, listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
+            )
+
+    def receive(self) -> Incoming:
+        """Begin an instance.
+
+        Raises:
+            OutOfSpaceError: too little space is left to accept one.
+        """
+        self.check_space()
+        path = self._incoming / f"{self._owner}-{uuid.uuid4().hex}.part"
+        return Incoming(path, maximum_bytes=self._maximum_instance_bytes)
+
+    def keep(self, incoming: Incoming, *, study_instance_uid: str, sop_instance_uid: str) -> str:
+        """Make an instance durable under its final name and return its key."""
+        study = hashlib.sha256(study_instance_uid.encode()).hexdigest()[:32]
+        instance = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:32]
+        key = f"{study[:2]}/{study}/{instance}-{incoming.sha256[:16]}.dcm"
+        incoming.sync()
+        with space_errors("cannot keep the instance in the spool"):
+            move_durably(incoming.path, self.path(key))
+        return key
+
+    def path(self, key: str) -> Path:
+        """Return where an instance lies."""
+        return self.root / "instances" / key
+
+    def remove(self, key: str) -> None:
+        """Forget a file that the ledger does not name."""
+        self.path(key).unlink(missing_ok=True)
+
+    def _is_stale(self, name: str) -> bool:
+        host, pid, _ = name.rsplit("-", 2)
+        if host != socket.gethostname() or not pid.isdigit():
+            return False
+        return int(pid) == os.getpid() or not psutil.pid_exists(int(pid))
