@@ -83,7 +83,9 @@ class Incoming:
 class Spool:
     """A folder of instances. File names come from hashes, never from a peer's UIDs."""
 
-    def __init__(self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42) -> None:
+    def __init__(
+        self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42
+    ) -> None:
         self.root = root
         self._incoming = root / "incoming"
         self._minimum_free_bytes = minimum_free_bytes

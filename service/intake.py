@@ -1,0 +1,121 @@
+"""Turns arrivals into jobs: at once for pipelines that need one image, else when the study is complete."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from service.ledger.work import NewJob
+from service.pipelines import RunnablePipeline, chosen_by, job_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from service.ledger.arrivals import Arrivals
+    from service.ledger.work import Work
+    from service.types import Instance
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 20.0
+
+
+class Intake:
+    """One pass at a time over what is new in the ledger; run it in a loop."""
+
+    def __init__(
+        self,
+        *,
+        arrivals: Arrivals,
+        work: Work,
+        pipelines: Sequence[RunnablePipeline],
+        wake: Callable[[str, str], None],
+        quiet_period_s: float,
+    ) -> None:
+        self._arrivals = arrivals
+        self._work = work
+        self._pipelines = pipelines
+        self._wake = wake
+        self._quiet_period_s = quiet_period_s
+
+    def run_once(self) -> int:
+        """Create every job that is due and wake workers; return how many were created."""
+        created = self._image_jobs() + self._study_jobs()
+        for job in created:
+            log.info("job %s created for pipeline %s", job.id, job.pipeline)
+            self._wake_worker(job.id, job.priority)
+        return len(created)
+
+    def sweep(self) -> int:
+        """Wake workers again for unfinished jobs that nobody holds; return how many."""
+        forgotten = self._work.forgotten(patience_s=PATIENCE_S)
+        for name, priority in forgotten:
+            self._wake_worker(name, priority)
+        return len(forgotten)
+
+    def _wake_worker(self, name: str, priority: str) -> None:
+        try:
+            self._wake(name, priority)
+        except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the sweep calls again
+            log.warning(
+                "job %s: the broker is out of reach (%s); it will be called again", name, type(error).__name__
+            )
+            return
+        self._work.wake(name)
+
+    def _image_jobs(self) -> list[NewJob]:
+        fresh = self._arrivals.unassigned()
+        if not fresh:
+            return []
+        wanted = [
+            _new_job(entry, [instance])
+            for instance in fresh
+            for entry in chosen_by(instance.called_ae, self._pipelines)
+            if entry.pipeline.input == "image" and entry.pipeline.selects(instance.modality)
+        ]
+        return self._work.assign(wanted, fresh)
+
+    def _study_jobs(self) -> list[NewJob]:
+        created: list[NewJob] = []
+        for study, called_ae, last_arrival in self._arrivals.complete_studies(
+            quiet_period_s=self._quiet_period_s
+        ):
+            instances = self._arrivals.instances_of_study(study, called_ae)
+            wanted = study_jobs(instances, chosen_by(called_ae, self._pipelines))
+            created += self._work.complete_study(study, called_ae, last_arrival, wanted)
+        return created
+
+
+def study_jobs(instances: Sequence[Instance], pipelines: Iterable[RunnablePipeline]) -> list[NewJob]:
+    """Decide the jobs of a complete study.
+
+    A study of which no pipeline reads a single image gets one job all the same: it will be refused, with the
+    reason, so that nothing that was sent stays without an answer.
+    """
+    entries = list(pipelines)
+    jobs = []
+    any_selected = False
+    for entry in entries:
+        selected = [instance for instance in instances if entry.pipeline.selects(instance.modality)]
+        any_selected = any_selected or bool(selected)
+        if selected and entry.pipeline.input == "study":
+            jobs.append(_new_job(entry, selected))
+    if not any_selected and entries and instances:
+        jobs.append(_new_job(entries[0], instances))
+    return jobs
+
+
+def _new_job(entry: RunnablePipeline, instances: Sequence[Instance]) -> NewJob:
+    uids = tuple(sorted(instance.sop_instance_uid for instance in instances))
+    first = instances[0]
+    return NewJob(
+        id=job_id(entry, first.study_instance_uid, uids),
+        study_instance_uid=first.study_instance_uid,
+        pipeline=entry.pipeline.name,
+        pipeline_version=entry.pipeline.version,
+        model_sha256=entry.model_sha256,
+        calling_ae=first.calling_ae,
+        called_ae=first.called_ae,
+        priority=entry.pipeline.priority,
+        sop_instance_uids=uids,
+    )

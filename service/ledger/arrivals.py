@@ -1,0 +1,208 @@
+"""What arrived, and which studies are complete."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, delete, exists, select, update
+
+from service.ledger.schema import arrivals, instances, objects, open_associations, set_aside, studies
+from service.ledger.transactions import Ledger, insert_missing, moment, put
+from service.types import Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection, Row
+
+
+class Outcome(StrEnum):
+    """What became of an instance that arrived."""
+
+    STORED = "stored"
+    REPEATED = "repeated"
+    """The same instance was here already: acknowledge, keep the first file."""
+    SET_ASIDE = "set aside"
+    """The same UID with other content: kept apart and flagged, never processed."""
+
+
+class Arrivals(Ledger):
+    """Records instances for the listener and tells the intake what is new."""
+
+    def record(self, instance: Instance, *, association: str, association_expires_at: float) -> Outcome:
+        """Record a durable instance in one transaction; only after it may the peer be told success.
+
+        Returns:
+            STORED when it is new. REPEATED or SET_ASIDE otherwise: for REPEATED the caller's file is spare
+            when its key differs from the kept one, which `key_of` tells.
+        """
+        with self.writing() as connection:
+            row = _instance_row(instance)
+            row["ours"] = instance.ours or _made_here(connection, instance.sop_instance_uid)
+            outcome = Outcome.STORED
+            if not insert_missing(connection, instances, row):
+                kept = connection.execute(
+                    select(instances.c.sha256).where(
+                        instances.c.sop_instance_uid == instance.sop_instance_uid
+                    )
+                ).scalar_one()
+                if kept != instance.sha256:
+                    _set_aside(connection, instance)
+                    return Outcome.SET_ASIDE
+                outcome = Outcome.REPEATED
+            if not row["ours"] and _arrive(connection, instance):
+                put(
+                    connection,
+                    studies,
+                    {
+                        "study_instance_uid": instance.study_instance_uid,
+                        "called_ae": instance.called_ae,
+                        "last_arrival": self.clock(),
+                        "complete": False,
+                    },
+                )
+                insert_missing(
+                    connection,
+                    open_associations,
+                    {
+                        "association": association,
+                        "study_instance_uid": instance.study_instance_uid,
+                        "expires_at": association_expires_at,
+                    },
+                )
+            return outcome
+
+    def keep_open(self, associations: Iterable[str], *, expires_at: float) -> None:
+        """Renew the associations that are still open; a listener that dies stops doing so."""
+        names = list(associations)
+        if names:
+            with self.writing() as connection:
+                connection.execute(
+                    update(open_associations)
+                    .where(open_associations.c.association.in_(names))
+                    .values(expires_at=expires_at)
+                )
+
+    def close_association(self, association: str) -> None:
+        """An association ended, in whatever way."""
+        with self.writing() as connection:
+            connection.execute(
+                delete(open_associations).where(open_associations.c.association == association)
+            )
+
+    def unassigned(self, *, limit: int = 1000) -> list[Instance]:
+        """New instances that the intake has not looked at, oldest first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(instances, arrivals.c.called_ae.label("via"), arrivals.c.calling_ae.label("sent_by"))
+                .join_from(arrivals, instances)
+                .where(arrivals.c.assigned.is_(False))
+                .order_by(instances.c.received_at)
+                .limit(limit)
+            )
+            return [_instance(row) for row in rows]
+
+    def complete_studies(self, *, quiet_period_s: float) -> list[tuple[str, str, float]]:
+        """Studies with nothing new for the quiet period and no open association.
+
+        Returns:
+            (Study Instance UID, called AE title, time of the last arrival) of each.
+        """
+        now = self.clock()
+        still_open = exists().where(
+            and_(
+                open_associations.c.study_instance_uid == studies.c.study_instance_uid,
+                open_associations.c.expires_at > now,
+            )
+        )
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(studies.c.study_instance_uid, studies.c.called_ae, studies.c.last_arrival)
+                .where(studies.c.complete.is_(False), studies.c.last_arrival <= now - quiet_period_s)
+                .where(~still_open)
+            )
+            return [(row.study_instance_uid, row.called_ae, row.last_arrival) for row in rows]
+
+    def instances_of_study(self, study_instance_uid: str, called_ae: str) -> list[Instance]:
+        """Every instance of a study that arrived for one of our AE titles, by SOP Instance UID."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(instances, arrivals.c.called_ae.label("via"), arrivals.c.calling_ae.label("sent_by"))
+                .join_from(arrivals, instances)
+                .where(arrivals.c.study_instance_uid == study_instance_uid, arrivals.c.called_ae == called_ae)
+                .order_by(instances.c.sop_instance_uid)
+            )
+            return [_instance(row) for row in rows]
+
+    def set_aside(self) -> list[Row[tuple[str, str, str, str, str, float, str]]]:
+        """Instances that were set aside, newest first."""
+        with self.reading() as connection:
+            return list(connection.execute(select(set_aside).order_by(set_aside.c.received_at.desc())))
+
+
+def instances_by_uid(connection: Connection, uids: Sequence[str]) -> list[Instance]:
+    """Read instances by SOP Instance UID, sorted by it."""
+    rows = connection.execute(
+        select(instances, instances.c.called_ae.label("via"), instances.c.calling_ae.label("sent_by"))
+        .where(instances.c.sop_instance_uid.in_(uids))
+        .order_by(instances.c.sop_instance_uid)
+    )
+    return [_instance(row) for row in rows]
+
+
+def _instance_row(instance: Instance) -> dict[str, object]:
+    row = {column.name: getattr(instance, column.name) for column in instances.columns}
+    return {**row, "received_at": instance.received_at.timestamp()}
+
+
+def _instance(row: Row[tuple[object, ...]]) -> Instance:
+    values = {column.name: row._mapping[column.name] for column in instances.columns}  # noqa: SLF001
+    mapping = row._mapping  # noqa: SLF001
+    return Instance(
+        **{
+            **values,
+            "received_at": moment(values["received_at"]),
+            "called_ae": mapping["via"],
+            "calling_ae": mapping["sent_by"],
+        }
+    )
+
+
+def _made_here(connection: Connection, sop_instance_uid: str) -> bool:
+    found = connection.execute(
+        select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid)
+    ).first()
+    return found is not None
+
+
+def _arrive(connection: Connection, instance: Instance) -> bool:
+    return bool(
+        insert_missing(
+            connection,
+            arrivals,
+            {
+                "sop_instance_uid": instance.sop_instance_uid,
+                "called_ae": instance.called_ae,
+                "study_instance_uid": instance.study_instance_uid,
+                "calling_ae": instance.calling_ae,
+                "assigned": False,
+            },
+        )
+    )
+
+
+def _set_aside(connection: Connection, instance: Instance) -> None:
+    insert_missing(
+        connection,
+        set_aside,
+        {
+            "sop_instance_uid": instance.sop_instance_uid,
+            "sha256": instance.sha256,
+            "key": instance.key,
+            "calling_ae": instance.calling_ae,
+            "address": instance.address,
+            "received_at": instance.received_at.timestamp(),
+            "reason": "an instance with this SOP Instance UID and other content is stored already",
+        },
+    )

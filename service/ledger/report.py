@@ -1,0 +1,117 @@
+"""What people and probes ask the ledger: jobs with their deliveries, processes that are alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes
+from service.ledger.transactions import Ledger, moment, put
+from service.ledger.work import job_from
+from service.types import DeliveryState, Job
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobReport:
+    """A job with what became of its objects."""
+
+    job: Job
+    objects: int
+    """Pairs of object and destination."""
+    delivered: int
+    rejected: int
+    delivery_reason: str
+    """The last trouble with a delivery that is not through yet."""
+    delivered_at: datetime | None
+    """When the last object arrived; None while any is on its way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessReport:
+    """A process that announced itself."""
+
+    name: str
+    pid: int
+    host: str
+    detail: str
+    age_s: float
+
+
+class Reports(Ledger):
+    """Read-only views, and the heartbeat that feeds one of them."""
+
+    def jobs(self, *, limit: int = 200, study_instance_uid: str = "") -> list[JobReport]:
+        """Newest jobs first."""
+        query = select(jobs).order_by(jobs.c.created_at.desc()).limit(limit)
+        if study_instance_uid:
+            query = query.where(jobs.c.study_instance_uid == study_instance_uid)
+        with self.reading() as connection:
+            reports = []
+            for row in connection.execute(query).all():
+                uids = connection.execute(
+                    select(job_inputs.c.sop_instance_uid).where(job_inputs.c.job_id == row.id)
+                ).scalars()
+                sent = connection.execute(
+                    select(deliveries).join_from(deliveries, objects).where(objects.c.job_id == row.id)
+                ).all()
+                waiting = [entry for entry in sent if entry.state != DeliveryState.DELIVERED]
+                reports.append(
+                    JobReport(
+                        job=job_from(row, sorted(uids)),
+                        objects=len(sent),
+                        delivered=len(sent) - len(waiting),
+                        rejected=sum(entry.state == DeliveryState.REJECTED for entry in sent),
+                        delivery_reason=next((entry.reason for entry in waiting if entry.reason), ""),
+                        delivered_at=moment(max(entry.updated_at for entry in sent))
+                        if sent and not waiting
+                        else None,
+                    )
+                )
+            return reports
+
+    def job_ids(self, prefix: str) -> list[str]:
+        """Ids that begin with a prefix."""
+        with self.reading() as connection:
+            return list(
+                connection.execute(select(jobs.c.id).where(jobs.c.id.startswith(prefix)).limit(3)).scalars()
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self.reading() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
+            return {state: count for state, count in rows}  # noqa: C416
+
+    def announce(self, name: str, detail: str = "") -> None:
+        """Say that this process is alive and ready."""
+        with self.writing() as connection:
+            put(
+                connection,
+                processes,
+                {
+                    "name": name,
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "detail": detail,
+                    "seen_at": self.clock(),
+                },
+            )
+
+    def alive(self, *, within_s: float) -> list[ProcessReport]:
+        """Processes that announced themselves lately."""
+        now = self.clock()
+        with self.reading() as connection:
+            rows = connection.execute(select(processes).where(processes.c.seen_at >= now - within_s))
+            return [
+                ProcessReport(
+                    name=row.name, pid=row.pid, host=row.host, detail=row.detail, age_s=now - row.seen_at
+                )
+                for row in rows
+            ]

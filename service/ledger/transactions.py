@@ -1,0 +1,62 @@
+"""Short transactions, the clock and the few statements that SQLite and PostgreSQL say differently."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Ledger:
+    """One database with a clock. The parts of the ledger derive from it."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction: all of it is kept, or nothing."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view that waits for no writer."""
+        with self.engine.connect() as plain:
+            connection = plain.execution_options(reading=True)
+            with connection.begin():
+                yield connection
+
+
+def insert_missing(connection: Connection, table: Table, *rows: dict[str, Any]) -> int:
+    """Insert the rows whose primary key is not there yet; return how many were."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    inserted = 0
+    for row in rows:
+        inserted += connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount
+    return inserted
+
+
+def put(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Insert the row, or replace the one with its primary key."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    keys = [column.name for column in table.primary_key.columns]
+    statement = dialect.insert(table).values(**row)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=keys, set_={name: value for name, value in row.items() if name not in keys}
+        )
+    )
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since 1970 as a date and time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)

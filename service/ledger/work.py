@@ -1,0 +1,394 @@
+"""Jobs: made once, leased to one worker at a time, finished by the holder of the newest lease only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Row, and_, or_, select, update
+
+from service.ledger.arrivals import instances_by_uid
+from service.ledger.schema import arrivals, deliveries, job_inputs, jobs, objects, studies
+from service.ledger.transactions import Ledger, insert_missing, moment
+from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What the intake decides of a job; the ledger adds the rest."""
+
+    id: str
+    study_instance_uid: str
+    pipeline: str
+    pipeline_version: str
+    model_sha256: str
+    calling_ae: str
+    called_ae: str
+    priority: str
+    sop_instance_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A job in the hands of one worker. The token fences off a worker that lost its lease."""
+
+    job: Job
+    token: int
+    inputs: tuple[Instance, ...]
+    replaced: tuple[OutboxObject, ...]
+    """Objects of the job that this one supersedes."""
+
+
+class LeaseLostError(Exception):
+    """Another worker holds the job now, or it was superseded: what this one made is dropped."""
+
+
+class Work(Ledger):
+    """Jobs from creation to their last state."""
+
+    def assign(self, new_jobs: Iterable[NewJob], looked_at: Iterable[Instance]) -> list[NewJob]:
+        """Create jobs for instances and mark those as looked at, in one transaction.
+
+        Returns:
+            The jobs that did not exist before; wake a worker for each.
+        """
+        with self.writing() as connection:
+            created = [job for job in new_jobs if self._create(connection, job, supersedes="")]
+            for instance in looked_at:
+                connection.execute(
+                    update(arrivals)
+                    .where(
+                        arrivals.c.sop_instance_uid == instance.sop_instance_uid,
+                        arrivals.c.called_ae == instance.called_ae,
+                    )
+                    .values(assigned=True)
+                )
+            return created
+
+    def complete_study(
+        self, study_instance_uid: str, called_ae: str, last_arrival: float, new_jobs: Iterable[NewJob]
+    ) -> list[NewJob]:
+        """Create the jobs of a complete study; earlier jobs over fewer of its instances are superseded.
+
+        Nothing happens when an instance arrived in between: the study is not complete after all.
+        """
+        with self.writing() as connection:
+            closed = connection.execute(
+                update(studies)
+                .where(
+                    studies.c.study_instance_uid == study_instance_uid,
+                    studies.c.called_ae == called_ae,
+                    studies.c.last_arrival == last_arrival,
+                )
+                .values(complete=True)
+            )
+            if not closed.rowcount:
+                return []
+            return [
+                job
+                for job in new_jobs
+                if self._create(connection, job, supersedes=self._earlier(connection, job))
+            ]
+
+    def wake(self, job_id: str) -> None:
+        """Note that a wake-up call for a job was sent."""
+        with self.writing() as connection:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(enqueued_at=self.clock(), wake_ups=jobs.c.wake_ups + 1)
+            )
+
+    def forgotten(self, *, patience_s: float, limit: int = 200) -> list[tuple[str, str]]:
+        """Unfinished jobs that nobody holds and whose last wake-up call is old: (id, priority) of each.
+
+        The patience doubles with every call, up to 64 times, so that a long queue is not filled with repeats.
+        """
+        now = self.clock()
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(jobs.c.id, jobs.c.priority, jobs.c.enqueued_at, jobs.c.wake_ups)
+                .where(_claimable(now))
+                .order_by(jobs.c.enqueued_at)
+                .limit(limit)
+            )
+            return [
+                (row.id, row.priority)
+                for row in rows
+                if abs(now - row.enqueued_at) >= patience_s * 2 ** min(max(row.wake_ups - 1, 0), 6)
+            ]
+
+    def claim(self, job_id: str, *, lease_s: float, maximum_attempts: int) -> Claim | None:
+        """Take a job for `lease_s`; None when there is nothing to do: held, finished or unknown.
+
+        A job whose attempts are used up becomes `failed` here, however its workers died.
+        """
+        now = self.clock()
+        with self.writing() as connection:
+            row = connection.execute(
+                select(jobs).where(jobs.c.id == job_id, _claimable(now)).with_for_update(skip_locked=True)
+            ).first()
+            if row is None:
+                return None
+            if row.attempts >= maximum_attempts:
+                reason = f"gave up after {row.attempts} attempts; the last one ended without an answer"
+                _end(connection, job_id, JobState.FAILED, row.reason or reason, now)
+                return None
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(
+                    state=JobState.RUNNING,
+                    attempts=row.attempts + 1,
+                    lease_token=row.lease_token + 1,
+                    lease_until=now + lease_s,
+                    updated_at=now,
+                )
+            )
+            return self._claim_of(connection, row)
+
+    def renew(self, claim: Claim, *, lease_s: float) -> bool:
+        """Hold a job longer; False when it is somebody else's now."""
+        with self.writing() as connection:
+            renewed = connection.execute(
+                update(jobs).where(_held(claim)).values(lease_until=self.clock() + lease_s)
+            )
+            return bool(renewed.rowcount)
+
+    def finish(
+        self,
+        claim: Claim,
+        made: Sequence[OutboxObject],
+        destinations: Sequence[str],
+        *,
+        state: JobState = JobState.DONE,
+        reason: str = "",
+    ) -> None:
+        """End a job and put its objects up for delivery, in one transaction.
+
+        Raises:
+            LeaseLostError: the job is not this worker's any more; nothing was written.
+        """
+        now = self.clock()
+        with self.writing() as connection:
+            ended = connection.execute(
+                update(jobs)
+                .where(_held(claim))
+                .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+            )
+            if not ended.rowcount:
+                raise LeaseLostError
+            insert_missing(connection, objects, *[_object_row(entry) for entry in made])
+            insert_missing(
+                connection,
+                deliveries,
+                *[_delivery_row(entry, destination, now) for entry in made for destination in destinations],
+            )
+
+    def give_back(self, claim: Claim, *, reason: str, maximum_attempts: int) -> JobState:
+        """A fault ended the attempt: queue the job again, or fail it when its attempts are used up."""
+        state = JobState.FAILED if claim.job.attempts >= maximum_attempts else JobState.QUEUED
+        now = self.clock()
+        with self.writing() as connection:
+            connection.execute(
+                update(jobs)
+                .where(_held(claim))
+                .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+            )
+        return state
+
+    def hand_back(self, claim: Claim) -> None:
+        """The worker is told to stop: the attempt does not count."""
+        with self.writing() as connection:
+            connection.execute(
+                update(jobs)
+                .where(_held(claim))
+                .values(
+                    state=JobState.QUEUED,
+                    attempts=jobs.c.attempts - 1,
+                    lease_until=0.0,
+                    enqueued_at=0.0,
+                    wake_ups=0,
+                    updated_at=self.clock(),
+                )
+            )
+
+    def retry(self, job_id: str) -> str | None:
+        """Do a failed or refused job again, or send rejected objects of a finished one again.
+
+        Returns:
+            The job's priority, for waking a worker; None when it only sends again.
+
+        Raises:
+            ValueError: there is nothing to retry; the text says why.
+        """
+        now = self.clock()
+        with self.writing() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+            if row is None:
+                raise ValueError(f"there is no job {job_id}")
+            if row.state in (JobState.FAILED, JobState.REFUSED):
+                connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == job_id)
+                    .values(
+                        state=JobState.QUEUED,
+                        attempts=0,
+                        reason="",
+                        enqueued_at=0.0,
+                        wake_ups=0,
+                        updated_at=now,
+                    )
+                )
+                return str(row.priority)
+            if not _resend(connection, job_id, now):
+                raise ValueError(f"job {job_id} is {row.state} and none of its objects was rejected")
+            return None
+
+    def _create(self, connection: Connection, job: NewJob, *, supersedes: str) -> bool:
+        now = self.clock()
+        values = {name: value for name, value in vars(job).items() if name != "sop_instance_uids"}
+        created = insert_missing(
+            connection,
+            jobs,
+            {
+                **values,
+                "state": JobState.QUEUED,
+                "reason": "",
+                "attempts": 0,
+                "created_at": now,
+                "updated_at": now,
+                "supersedes": supersedes,
+                "enqueued_at": now,
+                "wake_ups": 0,
+                "lease_token": 0,
+                "lease_until": 0.0,
+            },
+        )
+        if created:
+            rows = [{"job_id": job.id, "sop_instance_uid": uid} for uid in job.sop_instance_uids]
+            insert_missing(connection, job_inputs, *rows)
+            if supersedes:
+                _end(
+                    connection,
+                    supersedes,
+                    JobState.SUPERSEDED,
+                    f"superseded by job {job.id}: later instances",
+                    now,
+                )
+        return bool(created)
+
+    def _earlier(self, connection: Connection, job: NewJob) -> str:
+        row = connection.execute(
+            select(jobs.c.id)
+            .where(
+                jobs.c.study_instance_uid == job.study_instance_uid,
+                jobs.c.pipeline == job.pipeline,
+                jobs.c.called_ae == job.called_ae,
+                jobs.c.state != JobState.SUPERSEDED,
+                jobs.c.id != job.id,
+            )
+            .order_by(jobs.c.created_at.desc())
+        ).first()
+        return row.id if row else ""
+
+    def _claim_of(self, connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
+        uids = list(
+            connection.execute(
+                select(job_inputs.c.sop_instance_uid)
+                .where(job_inputs.c.job_id == row.id)
+                .order_by(job_inputs.c.sop_instance_uid)
+            ).scalars()
+        )
+        replaced = (
+            connection.execute(select(objects).where(objects.c.job_id == row.supersedes))
+            if row.supersedes
+            else []
+        )
+        return Claim(
+            job=job_from(row, uids, attempts=row.attempts + 1, state=JobState.RUNNING),
+            token=row.lease_token + 1,
+            inputs=tuple(instances_by_uid(connection, uids)),
+            replaced=tuple(object_from(entry) for entry in replaced),
+        )
+
+
+def job_from(
+    row: Row[tuple[object, ...]],
+    uids: Sequence[str],
+    *,
+    attempts: int | None = None,
+    state: JobState | None = None,
+) -> Job:
+    """Make the value of a row of `jobs`."""
+    return Job(
+        id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        pipeline=row.pipeline,
+        pipeline_version=row.pipeline_version,
+        model_sha256=row.model_sha256,
+        calling_ae=row.calling_ae,
+        called_ae=row.called_ae,
+        sop_instance_uids=tuple(uids),
+        state=state or JobState(row.state),
+        reason=row.reason,
+        attempts=row.attempts if attempts is None else attempts,
+        created_at=moment(row.created_at),
+        updated_at=moment(row.updated_at),
+        supersedes=row.supersedes,
+    )
+
+
+def object_from(row: Row[tuple[object, ...]]) -> OutboxObject:
+    """Make the value of a row of `objects`."""
+    return OutboxObject(**{column.name: row._mapping[column.name] for column in objects.columns})  # noqa: SLF001
+
+
+def _claimable(now: float) -> object:
+    return or_(
+        jobs.c.state == JobState.QUEUED,
+        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= now),
+    )
+
+
+def _held(claim: Claim) -> object:
+    return and_(
+        jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING
+    )
+
+
+def _end(connection: Connection, job_id: str, state: JobState, reason: str, now: float) -> None:
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+    )
+
+
+def _object_row(entry: OutboxObject) -> dict[str, object]:
+    return {column.name: getattr(entry, column.name) for column in objects.columns}
+
+
+def _delivery_row(entry: OutboxObject, destination: str, now: float) -> dict[str, object]:
+    return {
+        "sop_instance_uid": entry.sop_instance_uid,
+        "destination": destination,
+        "state": DeliveryState.PENDING,
+        "attempts": 0,
+        "next_attempt_at": now,
+        "lease_until": 0.0,
+        "updated_at": now,
+        "reason": "",
+    }
+
+
+def _resend(connection: Connection, job_id: str, now: float) -> int:
+    of_job = select(objects.c.sop_instance_uid).where(objects.c.job_id == job_id)
+    return connection.execute(
+        update(deliveries)
+        .where(deliveries.c.sop_instance_uid.in_(of_job), deliveries.c.state == DeliveryState.REJECTED)
+        .values(state=DeliveryState.PENDING, next_attempt_at=now, attempts=0, updated_at=now)
+    ).rowcount

@@ -1,0 +1,69 @@
+"""Wake-up calls: the names of tasks and queues, and the Celery application that carries job ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from service.files import make_directory
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+PROCESS = "pellucid.process"
+QUEUES = ("stat", "routine")
+
+
+def make_app(settings: Settings) -> Celery:
+    """Build the Celery application. JSON only: a pickle message is refused."""
+    app = Celery("pellucid", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # the ledger's sweep brings the job back, with its attempts counted
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_concurrency=1,
+        worker_proc_alive_timeout=60.0,
+        task_time_limit=settings.worker.task_time_limit_s,
+        task_default_queue="routine",
+        task_create_missing_queues=True,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=_transport_options(settings),
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if settings.broker_url.startswith("filesystem:"):
+        folder = settings.state.directory.absolute() / "queue"
+        control = folder / "control"
+        make_directory(control)
+        return {
+            "data_folder_in": str(folder),
+            "data_folder_out": str(folder),
+            "control_folder": str(control),
+            "polling_interval": settings.queue.polling_interval_s,
+        }
+    return {
+        # Longer than any task, so that Redis never redelivers one that still runs.
+        "visibility_timeout": settings.worker.task_time_limit_s * 2 + 60,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "unacked_restore_interval": 5,
+    }
+
+
+def enqueue(app: Celery, job_id: str, priority: str) -> None:
+    """Wake a worker for a job. Only the job id crosses the broker.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker is out of reach; the sweep will call again.
+    """
+    app.send_task(PROCESS, args=[job_id], queue=priority, retry=False, ignore_result=True)
