@@ -1,0 +1,178 @@
+"""From stored pixel values to grey values: modality LUT, VOI LUT, polarity (PS3.3 C.11.1, C.11.2, PS3.4 N.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dicom_nodes.objects.attributes import integer, items, macro, number, numbers, text
+from service.errors import NotEligibleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydicom import Dataset
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Of RGB, ITU-R BT.601; the same weights as YBR_FULL (PS3.3 C.7.6.3.1.2)."""
+_PERCENTILES = (0.5, 99.5)
+_LUT_ENTRIES = 2**16
+
+
+def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (values after the modality LUT, grey in [0, 1] in MONOCHROME2 sense).
+
+    Args:
+        dataset: the header of the image.
+        stored: shape (rows, columns) of stored values, or (rows, columns, 3) of 8- or 16-bit RGB.
+
+    Raises:
+        NotEligibleError: the photometric interpretation has no grey values.
+    """
+    if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
+        return _luminance(stored)
+    if text(dataset, "PhotometricInterpretation").upper() not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise NotEligibleError("The image is neither grey nor true colour.")
+    values = modality_values(dataset, stored)
+    padding = padding_mask(dataset, stored)
+    grey = voi_values(dataset, values, padding)
+    if is_inverted(dataset):
+        grey = 1.0 - grey
+    if padding is not None:
+        # Padding is no anatomy: black, whatever the polarity, and never an extreme of the values.
+        grey[padding] = 0.0
+        values[padding] = values[~padding].min()
+    return values, grey.astype(np.float32, copy=False)
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Tell whether low values are meant to be bright.
+
+    MONOCHROME1 and Presentation LUT Shape INVERSE say the same thing twice (PS3.3 C.8.11.3.1.2); either is
+    enough, and both together still invert once.
+    """
+    monochrome1 = text(dataset, "PhotometricInterpretation").upper() == "MONOCHROME1"
+    return monochrome1 or text(dataset, "PresentationLUTShape").upper() == "INVERSE"
+
+
+def padding_mask(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return where Pixel Padding Value, or its range, is stored (PS3.3 C.7.5.1.1.2); None where it is not."""
+    first = _stored_number(dataset, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = _stored_number(dataset, "PixelPaddingRangeLimit")
+    low, high = sorted((first, first if last is None else last))
+    mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
+    return mask if mask.any() and not mask.all() else None
+
+
+def modality_values(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Apply Modality LUT Sequence, else rescale slope and intercept, else nothing."""
+    for item in items(dataset, "ModalityLUTSequence")[:1]:
+        table = _Table(item, signed_input=_is_signed(dataset))
+        return table(stored)
+    source = macro(dataset, "PixelValueTransformationSequence")
+    slope = number(source, "RescaleSlope")
+    intercept = number(source, "RescaleIntercept") or 0.0
+    return np.asarray(stored * np.float32(slope or 1.0) + np.float32(intercept), dtype=np.float32)
+
+
+def voi_values(
+    dataset: Dataset, values: NDArray[np.float32], padding: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """Map values into [0, 1] by the first VOI LUT, else the first window, else a range that fits."""
+    source = macro(dataset, "FrameVOILUTSequence")
+    for grey in (_voi_table(dataset, source, values), _window(source, values)):
+        # A window that leaves nothing to see was copied from another image: the values decide instead.
+        if grey is not None and (np.ptp(grey) > 0 or np.ptp(values) == 0):
+            return grey
+    low, high = _default_range(dataset, values if padding is None else values[~padding])
+    return _clip((values - low) / max(high - low, 1e-6))
+
+
+def _voi_table(dataset: Dataset, source: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    for item in items(source, "VOILUTSequence")[:1]:
+        table = _Table(item, signed_input=_is_signed(dataset) or bool(values.min() < 0))
+        return _clip(table(np.rint(values)) / table.maximum)
+    return None
+
+
+def _window(source: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Apply the first window by its VOI LUT Function (PS3.3 C.11.2.1.2, C.11.2.1.3)."""
+    center, width = number(source, "WindowCenter"), number(source, "WindowWidth")
+    if center is None or width is None or width <= 0:
+        return None
+    function = text(source, "VOILUTFunction").upper() or "LINEAR"
+    if function == "SIGMOID":
+        exponent = np.clip(-4.0 * (values - center) / width, -80.0, 80.0)
+        return np.asarray(1.0 / (1.0 + np.exp(exponent)), dtype=np.float32)
+    if function == "LINEAR_EXACT":
+        return _clip((values - center) / width + 0.5)
+    return _clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5)
+
+
+def _default_range(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float, float]:
+    """Unsigned 8-bit images use their whole range; anything wider uses robust percentiles."""
+    bits = integer(dataset, "BitsStored", 8)
+    if bits <= 8 and not _is_signed(dataset) and not items(dataset, "ModalityLUTSequence"):  # noqa: PLR2004
+        ends = modality_values(dataset, np.array([0, 2**bits - 1]))
+        return float(ends.min()), float(ends.max())
+    low, high = np.percentile(values, _PERCENTILES)
+    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
+
+
+def _luminance(stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    values = np.asarray(stored[..., :3].astype(np.float32) @ _LUMINANCE, dtype=np.float32)
+    return values, _clip(values / np.iinfo(stored.dtype).max)
+
+
+def _clip(grey: NDArray[Any]) -> NDArray[np.float32]:
+    return np.clip(grey, 0.0, 1.0).astype(np.float32, copy=False)
+
+
+def _is_signed(dataset: Dataset) -> bool:
+    return integer(dataset, "PixelRepresentation") == 1
+
+
+def _stored_number(dataset: Dataset, keyword: str) -> int | None:
+    """Read a US-or-SS attribute in the signedness of the stored values."""
+    value = number(dataset, keyword)
+    if value is None:
+        return None
+    return _wrap(int(value), signed=_is_signed(dataset))
+
+
+def _wrap(value: int, *, signed: bool) -> int:
+    value &= 0xFFFF
+    return value - 0x10000 if signed and value >= 0x8000 else value  # noqa: PLR2004 - 16-bit complement
+
+
+class _Table:
+    """A lookup table of a LUT item (PS3.3 C.11.1.1.1): entries, first input value, bits per entry."""
+
+    def __init__(self, item: Dataset, *, signed_input: bool) -> None:
+        descriptor = numbers(item, "LUTDescriptor")
+        entries = _lut_data(item)
+        if len(descriptor) != 3 or entries.size == 0:  # noqa: PLR2004 - PS3.3 C.11.1.1.1
+            raise NotEligibleError("A lookup table of the image is damaged.")
+        count = int(descriptor[0]) & 0xFFFF or _LUT_ENTRIES
+        if entries.size == (count + 1) // 2 and descriptor[2] <= 8:  # noqa: PLR2004
+            entries = entries.astype("<u2").view(np.uint8)
+        self._entries = entries[:count].astype(np.float32)
+        self._first = _wrap(int(descriptor[1]), signed=signed_input)
+        # Some makers declare 16 bits and fill 12: the larger of what is declared would turn the image black.
+        declared = float(2 ** int(min(max(descriptor[2], 1), 16)) - 1)
+        self.maximum = (
+            declared if self._entries.max() > declared / 2 else max(1.0, float(self._entries.max()))
+        )
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        index = np.clip(values.astype(np.int64) - self._first, 0, self._entries.size - 1)
+        return self._entries[index]
+
+
+def _lut_data(item: Dataset) -> NDArray[Any]:
+    value = item.get("LUTData")
+    if isinstance(value, bytes):
+        return np.frombuffer(value[: len(value) // 2 * 2], dtype="<u2")
+    return np.array([int(entry) & 0xFFFF for entry in numbers(item, "LUTData")], dtype=np.uint16)

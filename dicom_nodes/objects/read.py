@@ -1,0 +1,119 @@
+"""From a Part 10 file to its header and its grey values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dicom_nodes.objects.attributes import integer, items, macro, spacing, text, texts
+from dicom_nodes.objects.decode import stored_values
+from dicom_nodes.objects.grey import grey_values
+from dicom_nodes.objects.part10 import read_part10, tolerant
+from service.errors import NotEligibleError
+from service.types import Image, ImageHeader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydicom import Dataset
+
+_HUMAN = re.compile(r"homo\s+sapiens|human", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,3})([DWMY]?)")
+_UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
+_DESCRIPTIONS = (
+    "SeriesDescription",
+    "ProtocolName",
+    "AcquisitionDeviceProcessingDescription",
+    "StudyDescription",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceImage:
+    """One source instance: what it says of itself, without pixel data, and its grey values."""
+
+    header: Dataset
+    image: Image
+
+
+def read_header(path: Path) -> tuple[Dataset, ImageHeader]:
+    """Read everything before the pixel data.
+
+    Returns:
+        The data set and the summary of it that pipelines select by.
+
+    Raises:
+        InvalidInstanceError: no readable DICOM instance, or one that is made to exhaust the reader.
+    """
+    dataset = read_part10(path, pixels=False)
+    with tolerant():
+        return dataset, image_header(dataset)
+
+
+def read_image(path: Path) -> SourceImage:
+    """Read one frame of grey values in MONOCHROME2 sense on the source's grid.
+
+    Raises:
+        InvalidInstanceError: no readable DICOM instance.
+        NotEligibleError: no pixels, several frames, or a kind of pixel that has no grey values.
+        UndecodableError: the pixels are truncated, damaged, too many, or in a form nobody decodes.
+    """
+    dataset, header = read_header(path)
+    if header.rows < 1 or header.columns < 1:
+        raise NotEligibleError("The instance has no image pixels.")
+    if header.frames > 1:
+        raise NotEligibleError(f"The instance has {header.frames} frames; one is expected.")
+    with tolerant():
+        values, grey = grey_values(dataset, stored_values(path, dataset))
+        measures = macro(dataset, "PixelMeasuresSequence")
+        image = Image(
+            header=header,
+            grey=grey,
+            values=values,
+            pixel_spacing_mm=spacing(
+                measures, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"
+            ),
+        )
+    return SourceImage(header=dataset, image=image)
+
+
+def image_header(dataset: Dataset) -> ImageHeader:
+    """Summarise a data set for eligibility and captions."""
+    return ImageHeader(
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        sop_class_uid=text(dataset, "SOPClassUID"),
+        modality=text(dataset, "Modality").upper(),
+        body_part=text(dataset, "BodyPartExamined").upper(),
+        view_position=text(dataset, "ViewPosition").upper(),
+        patient_orientation=texts(dataset, "PatientOrientation"),
+        laterality=text(dataset, "ImageLaterality") or text(dataset, "Laterality"),
+        rows=integer(dataset, "Rows"),
+        columns=integer(dataset, "Columns"),
+        frames=max(1, integer(dataset, "NumberOfFrames", 1)),
+        samples_per_pixel=integer(dataset, "SamplesPerPixel", 1),
+        photometric_interpretation=text(dataset, "PhotometricInterpretation").upper(),
+        species=_species(dataset),
+        age_years=_age_years(dataset),
+        descriptions=tuple(filter(None, (text(dataset, keyword) for keyword in _DESCRIPTIONS))),
+    )
+
+
+def _species(dataset: Dataset) -> str:
+    coded = items(dataset, "PatientSpeciesCodeSequence")
+    species = text(dataset, "PatientSpeciesDescription") or (text(coded[0], "CodeMeaning") if coded else "")
+    return "" if _HUMAN.search(species) else species
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    """Patient's Age, else from birth date and study date; the unit is years where none is written."""
+    match = _AGE.fullmatch(text(dataset, "PatientAge"))
+    if match:
+        return int(match[1]) / _UNITS_PER_YEAR[match[2]]
+    birth = text(dataset, "PatientBirthDate")
+    study = text(dataset, "StudyDate")
+    if not (re.fullmatch(r"\d{8}", birth) and re.fullmatch(r"\d{8}", study)):
+        return None
+    days = (int(study[:4]) - int(birth[:4])) * 365.25
+    days += (int(study[4:6]) - int(birth[4:6])) * 30.44 + int(study[6:]) - int(birth[6:])
+    return max(0.0, days / 365.25)
