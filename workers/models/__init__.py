@@ -1,0 +1,1 @@
+"""Networks whose graphs are written here, and the packages that carry their weights."""

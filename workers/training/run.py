@@ -1,0 +1,88 @@
+"""From a settings file to a model package on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workers.training.calibrate import calibrate, choose_points
+from workers.training.loop import train
+from workers.training.prepare import prepare
+from workers.training.scoring import Scores, examine
+from workers.training.settings import load_settings
+from workers.training.write import halve, write_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+
+    from service.types import OperatingPoint
+    from workers.training.loop import Outcome, Watcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run that ended in a package."""
+
+    folder: Path
+    epoch: int
+    scores: Scores
+    points: tuple[OperatingPoint, ...]
+
+
+def run_training(
+    path: Path,
+    *,
+    resume: bool,
+    device: torch.device,
+    watcher: Watcher,
+    progress: Callable[[str, int], Callable[[int], None]],
+) -> Trained:
+    """Train as the settings file at `path` says and write the package.
+
+    Raises:
+        SettingsError: the settings are wrong, the films are missing, or a checkpoint belongs to other settings.
+    """
+    settings = load_settings(path)
+    base = path.resolve().parent
+    runs = base / settings.runs / settings.package.name
+    training, validation = prepare(settings, data=base / settings.data.folder, runs=runs, progress=progress)
+    outcome = train(
+        settings,
+        training,
+        validation,
+        checkpoint=runs / "checkpoint.pt",
+        resume=resume,
+        device=device,
+        watcher=watcher,
+    )
+    _round_to_half(outcome)
+    found = examine(
+        outcome.network, settings.package.cam_layer, validation, device=device, seed=settings.seed
+    )
+    # Both views of each validation film: as they are they are easier than another day's.
+    logits = np.concatenate([found.answers.plain, found.answers.harder])
+    truth = np.concatenate([validation.films.labels, validation.films.labels])
+    calibration = calibrate(logits, truth)
+    points = choose_points(truth, calibration.probability(logits))
+    folder = base / settings.output
+    write_package(
+        folder,
+        settings.package,
+        outcome.network,
+        calibration=calibration,
+        points=points,
+        history=outcome.history,
+        epoch=outcome.epoch,
+    )
+    return Trained(folder=folder, epoch=outcome.epoch, scores=found.scores, points=points)
+
+
+def _round_to_half(outcome: Outcome) -> None:
+    """Calibrate what ships: the weights as half precision stores them."""
+    state = outcome.network.state_dict()
+    outcome.network.load_state_dict({name: halve(tensor).to(tensor.dtype) for name, tensor in state.items()})
