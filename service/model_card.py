@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from service.errors import SettingsError
 from service.types import Code, ModelIdentity, OperatingPoint
 from service.validation import Strict, read_toml, validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

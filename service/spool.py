@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Incoming:
     """One instance while it arrives: a `.part` file, hashed as it is written.
 
-    Only the data set counts towards `sha256` and `size`; the preamble and the file meta information, which the
-    receiver writes, do not.
+    Only the data set counts towards `sha256` and `size`; the preamble and the file meta information,
+    which the receiver writes, do not.
     """
 
     def __init__(self, path: Path, *, maximum_bytes: int) -> None:
@@ -109,7 +109,8 @@ class Spool:
         free = shutil.disk_usage(self.root).free
         if free < self._minimum_free_bytes:
             raise OutOfSpaceError(
-                f"{free >> 20} MB free in the spool, listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
+                f"{free >> 20} MB free in the spool; "
+                f"listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
             )
 
     def receive(self) -> Incoming:

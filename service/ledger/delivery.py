@@ -29,7 +29,7 @@ class Deliveries(Ledger):
             )
 
     def claim(self, destination: str, *, lease_s: float, limit: int = 50) -> list[Delivery]:
-        """Take due deliveries of one destination, oldest first; another sender will not get them meanwhile."""
+        """Take due deliveries of one destination, oldest first; another sender gets others."""
         now = self.clock()
         with self.writing() as connection:
             rows = connection.execute(

@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 
 from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes
 from service.ledger.transactions import Ledger, moment, put
-from service.ledger.work import job_from
-from service.types import DeliveryState, Job
+from service.ledger.work import job_from, object_from
+from service.types import DeliveryState, Job, OutboxObject
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,6 +75,16 @@ class Reports(Ledger):
                     )
                 )
             return reports
+
+    def objects_of(self, job_id: str) -> list[OutboxObject]:
+        """What a job made, Secondary Captures before reports."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(objects)
+                .where(objects.c.job_id == job_id)
+                .order_by(objects.c.kind, objects.c.sop_instance_uid)
+            )
+            return [object_from(row) for row in rows]
 
     def job_ids(self, prefix: str) -> list[str]:
         """Ids that begin with a prefix."""

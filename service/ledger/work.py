@@ -15,6 +15,8 @@ from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sqlalchemy import ColumnElement
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
@@ -303,11 +305,9 @@ class Work(Ledger):
                 .order_by(job_inputs.c.sop_instance_uid)
             ).scalars()
         )
-        replaced = (
-            connection.execute(select(objects).where(objects.c.job_id == row.supersedes))
-            if row.supersedes
-            else []
-        )
+        replaced = connection.execute(
+            select(objects).where(objects.c.job_id == (row.supersedes or None))
+        ).all()
         return Claim(
             job=job_from(row, uids, attempts=row.attempts + 1, state=JobState.RUNNING),
             token=row.lease_token + 1,
@@ -347,14 +347,14 @@ def object_from(row: Row[tuple[object, ...]]) -> OutboxObject:
     return OutboxObject(**{column.name: row._mapping[column.name] for column in objects.columns})  # noqa: SLF001
 
 
-def _claimable(now: float) -> object:
+def _claimable(now: float) -> ColumnElement[bool]:
     return or_(
         jobs.c.state == JobState.QUEUED,
         and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= now),
     )
 
 
-def _held(claim: Claim) -> object:
+def _held(claim: Claim) -> ColumnElement[bool]:
     return and_(
         jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING
     )

@@ -1,0 +1,87 @@
+"""The command `pellucid`: finds its commands by entry point, so that starting it never imports torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.errors import PellucidError, SettingsError
+from service.settings import Settings, load_settings
+from service.validation import nearest
+
+GROUP = "pellucid.commands"
+
+
+class Commands(click.Group):
+    """Loads a command when it is called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Names of all registered commands."""
+        return sorted(entry.name for entry in entry_points(group=GROUP))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        for entry in entry_points(group=GROUP, name=cmd_name):
+            command = entry.load()
+            return command if isinstance(command, click.Command) else None
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one is near."""
+        if args and args[0] not in self.list_commands(ctx):
+            ctx.fail(f"no command '{args[0]}'{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the names alone: their help would import them all."""
+        with formatter.section("Commands"):
+            formatter.write_text(", ".join(self.list_commands(ctx)))
+
+
+@click.command(cls=Commands)
+@click.version_option(version("pellucid"), prog_name="pellucid")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with settings; config/default.toml explains each. Default: $PELLUCID_CONFIG.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Explainable AI results in the PACS you have. Research use; not for primary diagnosis."""
+    named = os.environ.get("PELLUCID_CONFIG")
+    ctx.obj = config or (Path(named) if named else None)
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """Read the settings for a command.
+
+    Raises:
+        UsageError: names the key.
+    """
+    path: Any = ctx.find_root().obj
+    try:
+        return load_settings(path, os.environ)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+class UsageError(click.ClickException):
+    """Ends the command with exit code 2: usage or settings."""
+
+    exit_code = 2
+
+
+def main() -> None:
+    """Run `pellucid`. Exit code 0: done; 1: it failed or something was refused; 2: usage or settings."""
+    try:
+        cli.main(prog_name="pellucid", standalone_mode=True)
+    except PellucidError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

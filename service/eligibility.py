@@ -1,0 +1,99 @@
+"""Does a model read this image? Decided by what the image says of itself; a refusal is a result, not an error."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.model_card import Eligibility
+    from service.types import ImageHeader
+
+_WORD = re.compile(r"[A-Z]+")
+_LATERAL_WORDS = frozenset({"LAT", "LATERAL", "LL", "RL", "SEITLICH", "PROFIL", "PROFILE"})
+_FRONTAL_WORDS = frozenset({"PA", "AP", "FRONTAL"})
+_ANIMAL_WORDS = frozenset(
+    {"CANINE", "FELINE", "EQUINE", "BOVINE", "VET", "VETERINARY", "DOG", "CAT", "HORSE", "CANIS", "FELIS"}
+)
+_HUMAN = frozenset({"", "HOMO SAPIENS", "HUMAN"})
+_SIDES = frozenset("AP")
+
+
+def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequence[str]) -> str | None:
+    """Return why a pipeline does not read an image, in words for an administrator; None when it does.
+
+    Args:
+        header: what the image says of itself.
+        rules: what the model was made for, from its card.
+        modalities: what the pipeline reads.
+    """
+    checks = (
+        _modality(header, modalities),
+        _modality(header, rules.modalities),
+        _pixels(header),
+        _species(header),
+        _body_part(header, rules.body_parts),
+        _view(header, rules.views),
+        _size(header, rules),
+    )
+    return next((reason for reason in checks if reason), None)
+
+
+def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:
+    if not accepted or header.modality in accepted:
+        return None
+    return f"modality {header.modality or 'not given'}: this pipeline reads {', '.join(accepted)}"
+
+
+def _pixels(header: ImageHeader) -> str | None:
+    if header.rows < 1 or header.columns < 1:
+        return "the instance has no pixels"
+    if header.frames > 1:
+        return f"{header.frames} frames in one instance: this pipeline reads single images"
+    return None
+
+
+def _species(header: ImageHeader) -> str | None:
+    if header.species.upper() not in _HUMAN or _words(header) & _ANIMAL_WORDS:
+        return "the image is of an animal, by its species or description"
+    return None
+
+
+def _body_part(header: ImageHeader, accepted: Sequence[str]) -> str | None:
+    if not accepted or not header.body_part or header.body_part.upper() in accepted:
+        return None
+    return f"body part {header.body_part.upper()}: this model reads {', '.join(accepted)}"
+
+
+def _view(header: ImageHeader, accepted: Sequence[str]) -> str | None:
+    if not accepted:
+        return None
+    reads = f"this model reads {', '.join(accepted)} views"
+    if header.view_position:
+        return (
+            None
+            if header.view_position.upper() in accepted
+            else f"view {header.view_position.upper()}: {reads}"
+        )
+    first = header.patient_orientation[0][:1] if header.patient_orientation else ""
+    if first in _SIDES:
+        return f"a lateral view, by its patient orientation: {reads}"
+    words = _words(header)
+    if words & _LATERAL_WORDS and not words & _FRONTAL_WORDS:
+        return f"a lateral view, by its description: {reads}"
+    return None
+
+
+def _size(header: ImageHeader, rules: Eligibility) -> str | None:
+    if header.rows >= rules.minimum_rows and header.columns >= rules.minimum_columns:
+        return None
+    return (
+        f"{header.rows} x {header.columns} pixels: this model needs at least "
+        f"{rules.minimum_rows} x {rules.minimum_columns}"
+    )
+
+
+def _words(header: ImageHeader) -> frozenset[str]:
+    return frozenset(word for text in header.descriptions for word in _WORD.findall(text.upper()))

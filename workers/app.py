@@ -1,0 +1,102 @@
+"""The Celery process: prefork with one child, which loads the models; the parent never imports torch."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import worker_process_init
+
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.ledger.work import Work
+from service.observe import configure_logging
+from service.outbox import Outbox
+from service.pipelines import load_pipelines
+from service.queue import PROCESS, QUEUES, make_app
+from service.spool import Spool
+from workers.registry import check_names
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_EVERY_S = 5.0
+
+
+def run_worker(settings: Settings) -> None:
+    """Serve jobs until SIGTERM: the task in hand is finished first.
+
+    Raises:
+        SettingsError: a pipeline or model does not exist.
+        PipelineError: an explainer or output does not exist; the message lists those that do.
+    """
+    pipelines = load_pipelines(settings)
+    for entry in pipelines:
+        check_names("pellucid.explainers", entry.pipeline.explainers, "explainer")
+        check_names("pellucid.outputs", entry.pipeline.outputs, "output")
+    app = make_app(settings)
+    child = _Child(settings)
+    app.task(child.process, name=PROCESS)
+    worker_process_init.connect(child.start, weak=False)
+    _serve(app)
+
+
+def _serve(app: Celery) -> None:
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            "--concurrency=1",
+            f"--queues={','.join(QUEUES)}",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--quiet",
+        ]
+    )
+
+
+class _Child:
+    """What lives in the forked process only: database connections, models, torch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runner: Any = None
+
+    def start(self, **_signal: Any) -> None:
+        """Load everything once, then say that the worker is ready."""
+        configure_logging("worker")
+        settings = self._settings
+        engine = open_database(settings.database_url)
+        # The module imports torch, which must not happen before the fork.
+        tasks = importlib.import_module("workers.tasks")
+        self._runner = tasks.JobRunner(
+            settings=settings,
+            pipelines=load_pipelines(settings),
+            work=Work(engine),
+            spool=Spool(settings.state.directory / "spool"),
+            outbox=Outbox(settings.state.directory / "outbox"),
+        )
+        threading.Thread(target=_announce, args=(Reports(engine),), name="announce", daemon=True).start()
+        log.info("ready")
+
+    def process(self, job_id: str) -> None:
+        """Run one job."""
+        self._runner.run(job_id)
+
+
+def _announce(reports: Reports) -> None:
+    pause = threading.Event()
+    while True:
+        try:
+            reports.announce("worker")
+        except Exception as error:  # noqa: BLE001 -- a busy database must not end the worker
+            log.warning("cannot announce the worker (%s)", type(error).__name__)
+        pause.wait(ANNOUNCE_EVERY_S)

@@ -1,0 +1,136 @@
+"""`pellucid worker` and `pellucid explain`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dicom_nodes.objects.files import dicom_files
+from dicom_nodes.objects.preview import preview_png
+from service.cli import UsageError, settings_of
+from service.errors import PellucidError
+from service.observe import configure_logging
+from service.pipelines import load_pipelines
+from workers.app import run_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.settings import Settings
+    from workers.pipeline import Analyst
+
+from pathlib import Path
+
+
+@click.command()
+@click.pass_context
+def worker(ctx: click.Context) -> None:
+    """Analyse what is in the queue, until SIGTERM."""
+    settings = settings_of(ctx)
+    configure_logging("worker")
+    run_worker(settings)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for results."
+)
+@click.option("--pipeline", default="", help="Name of an enabled pipeline; default: the first.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def explain(ctx: click.Context, paths: tuple[Path, ...], out: Path, pipeline: str, as_json: bool) -> None:
+    """Explain files, folders or a DICOMDIR without any network; leaves DICOM objects and pictures in --out."""
+    # torch is heavy: a wrong option must be told before it is loaded.
+    settings = settings_of(ctx)
+    entries = load_pipelines(settings)
+    chosen = [entry.pipeline for entry in entries if not pipeline or entry.pipeline.name == pipeline]
+    if not chosen:
+        names = ", ".join(entry.pipeline.name for entry in entries)
+        raise UsageError(f"pipeline '{pipeline}' is not enabled; enabled: {names}")
+    from workers.pipeline import Analyst  # noqa: PLC0415
+
+    rows = explain_files(Analyst(chosen[0], settings), settings, dicom_files(paths), out)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _print(rows, out)
+    if not rows or any(row.reason for row in rows):
+        ctx.exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedFile:
+    """What became of one file."""
+
+    file: str
+    finding: str = ""
+    probability: float | None = None
+    positive: bool | None = None
+    methods: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    reason: str = ""
+    """Why it was not analysed; empty when it was."""
+
+
+def explain_files(
+    analyst: Analyst, settings: Settings, files: Sequence[Path], out: Path
+) -> list[ExplainedFile]:
+    """Analyse files one by one; a refused one does not stop the others."""
+    del settings
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with click.progressbar(files, label="explaining", file=click.get_text_stream("stderr")) as progress:
+        for number, file in enumerate(progress):
+            try:
+                rows.append(_explain_file(analyst, file, out, f"{number:04d}-{file.stem}"))
+            except PellucidError as error:
+                rows.append(ExplainedFile(file=str(file), reason=str(error)))
+    return rows
+
+
+def _explain_file(analyst: Analyst, file: Path, out: Path, stem: str) -> ExplainedFile:
+    analysis = analyst.analyse(
+        file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=datetime.now(UTC).replace(microsecond=0)
+    )
+    written = []
+    for entry in analysis.objects:
+        path = out / f"{stem}.{entry.kind}.dcm"
+        path.write_bytes(entry.data)
+        written.append(str(path))
+        picture = preview_png(entry.dataset)
+        if picture:
+            path.with_suffix(".png").write_bytes(picture)
+            written.append(str(path.with_suffix(".png")))
+    finding = max(analysis.result.findings, key=lambda entry: entry.probability)
+    return ExplainedFile(
+        file=str(file),
+        finding=finding.label,
+        probability=round(finding.probability, 4),
+        positive=finding.positive,
+        methods=tuple(attribution.title for attribution in analysis.result.attributions),
+        objects=tuple(written),
+    )
+
+
+def _print(rows: Sequence[ExplainedFile], out: Path) -> None:
+    table = Table("file", "finding", "probability", "operating point", "method", "not analysed because")
+    for row in rows:
+        table.add_row(
+            Path(row.file).name,
+            row.finding,
+            "" if row.probability is None else f"{row.probability:.1%}",
+            {None: "", True: "at or above", False: "below"}[row.positive],
+            ", ".join(row.methods),
+            row.reason,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"Objects and pictures: {out}. Research use; not for primary diagnosis.")

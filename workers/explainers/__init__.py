@@ -1,0 +1,1 @@
+"""Explanation methods, each on its own, behind `workers.interfaces.Explainer`."""

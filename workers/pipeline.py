@@ -1,0 +1,157 @@
+"""One image through a pipeline: read, classify, explain, build. Knows no Celery and no network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from dicom_nodes.objects.write import to_bytes
+
+from dicom_nodes.objects import structured_report
+from dicom_nodes.objects.read import SourceImage, read_header, read_image
+from service.eligibility import reason_not_to_read
+from service.errors import NotEligibleError
+from service.types import Finding, OutboxObject, Refusal, Result
+from workers.device import choose_device
+from workers.models.package import load_package
+from workers.registry import load_explainers, load_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from pydicom import Dataset
+
+    from service.pipelines import Pipeline
+    from service.settings import Settings
+    from service.types import Image
+    from workers.interfaces import Classifier, Explainer
+    from workers.registry import OutputBuilder
+
+REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltObject:
+    """One finished DICOM object."""
+
+    kind: str
+    dataset: Dataset
+    data: bytes
+    """The whole Part 10 file."""
+
+    def in_outbox(self, *, job_id: str, key: str) -> OutboxObject:
+        """Describe it for the ledger."""
+        return OutboxObject(
+            sop_instance_uid=str(self.dataset.SOPInstanceUID),
+            sop_class_uid=str(self.dataset.SOPClassUID),
+            study_instance_uid=str(self.dataset.StudyInstanceUID),
+            series_instance_uid=str(self.dataset.SeriesInstanceUID),
+            transfer_syntax_uid=str(self.dataset.file_meta.TransferSyntaxUID),
+            job_id=job_id,
+            kind=self.kind,
+            key=key,
+            sha256=hashlib.sha256(self.data).hexdigest(),
+            size=len(self.data),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What a pipeline made of one image."""
+
+    source: SourceImage
+    result: Result
+    objects: tuple[BuiltObject, ...]
+
+
+class Analyst:
+    """A pipeline with its model, explainers and outputs loaded, ready for images."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self.pipeline = pipeline
+        self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers)
+        self._outputs: dict[str, OutputBuilder] = load_outputs(pipeline.outputs)
+        device = choose_device(settings.worker.device)
+        self.classifier: Classifier = load_package(settings.models_directory / pipeline.model, device)
+
+    def analyse(
+        self, path: Path, *, job_id: str, created_at: datetime, supersedes: Sequence[OutboxObject] = ()
+    ) -> Analysis:
+        """Analyse one image.
+
+        Raises:
+            NotEligibleError: the model does not read this image; the message says why.
+            InvalidInstanceError: the file is no usable DICOM instance.
+        """
+        _, header = read_header(path)
+        reason = reason_not_to_read(header, self.classifier.card.eligibility, self.pipeline.modalities)
+        if reason:
+            raise NotEligibleError(reason)
+        source = read_image(path)
+        result = self._result(source.image, job_id, created_at, tuple(supersedes))
+        return Analysis(source=source, result=result, objects=self._build(source, result))
+
+    def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject:
+        """Build the short report "not analysed" for a study."""
+        header, _ = read_header(path)
+        refusal = Refusal(
+            job_id=job_id,
+            created_at=created_at,
+            pipeline=self.pipeline.name,
+            pipeline_version=self.pipeline.version,
+            software_version=version("pellucid"),
+            model=self.classifier.card.identity,
+            reason=reason,
+        )
+        dataset = structured_report.build_refusal(header, refusal)
+        return BuiltObject(kind=REFUSAL, dataset=dataset, data=to_bytes(dataset))
+
+    def _result(
+        self, image: Image, job_id: str, created_at: datetime, supersedes: tuple[OutboxObject, ...]
+    ) -> Result:
+        card = self.classifier.card
+        logits = self.classifier.logits(self.classifier.preprocess(image))
+        probabilities = self.classifier.probabilities(logits)[0]
+        findings = tuple(
+            Finding(
+                label=label.name,
+                code=label.code.code(),
+                probability=float(probability),
+                operating_point=label.default_operating_point(),
+            )
+            for label, probability in zip(card.labels, probabilities, strict=True)
+        )
+        labels = _labels_to_explain(findings)
+        attributions = [
+            attribution
+            for explainer in self._explainers
+            for attribution in explainer.explain(self.classifier, image, labels)
+        ]
+        return Result(
+            job_id=job_id,
+            created_at=created_at,
+            pipeline=self.pipeline.name,
+            pipeline_version=self.pipeline.version,
+            software_version=version("pellucid"),
+            model=card.identity,
+            findings=findings,
+            attributions=tuple(attributions),
+            supersedes=supersedes,
+        )
+
+    def _build(self, source: SourceImage, result: Result) -> tuple[BuiltObject, ...]:
+        objects = []
+        for kind, build in self._outputs.items():
+            dataset = build(source.header, source.image, result)
+            objects.append(BuiltObject(kind=kind, dataset=dataset, data=to_bytes(dataset)))
+        return tuple(objects)
+
+
+def _labels_to_explain(findings: Sequence[Finding]) -> list[int]:
+    """Explain what is above its operating point; with nothing there, the most probable finding."""
+    positive = [index for index, finding in enumerate(findings) if finding.positive]
+    return positive or [max(range(len(findings)), key=lambda index: findings[index].probability)]

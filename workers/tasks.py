@@ -1,0 +1,141 @@
+"""What a worker process does with a job id: claim, analyse, put the objects into the outbox, answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from service.errors import NotEligibleError, PermanentError
+from service.ledger.work import LeaseLostError
+from service.types import JobState
+from workers.pipeline import Analyst, BuiltObject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from service.ledger.work import Claim, Work
+    from service.outbox import Outbox
+    from service.pipelines import RunnablePipeline
+    from service.settings import Settings
+    from service.spool import Spool
+
+log = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """Runs jobs of the enabled pipelines. Their models are loaded once, here."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        pipelines: Sequence[RunnablePipeline],
+        work: Work,
+        spool: Spool,
+        outbox: Outbox,
+    ) -> None:
+        self._settings = settings.worker
+        self._work = work
+        self._spool = spool
+        self._outbox = outbox
+        self._analysts = {entry.pipeline.name: Analyst(entry.pipeline, settings) for entry in pipelines}
+
+    def run(self, job_id: str) -> JobState | None:
+        """Run a job once; None when there was nothing to do. It never raises for what a study holds."""
+        claim = self._work.claim(
+            job_id, lease_s=self._settings.lease_s, maximum_attempts=self._settings.maximum_attempts
+        )
+        if claim is None:
+            return None
+        with _heartbeat(self._work, claim, self._settings.lease_s):
+            try:
+                state = self._analyse(claim)
+            except LeaseLostError:
+                log.warning("job %s: another worker holds it now; what this one made is dropped", job_id)
+                return None
+            except PermanentError as error:
+                self._work.finish(claim, [], [], state=JobState.FAILED, reason=str(error))
+                state = JobState.FAILED
+            except Exception as error:  # noqa: BLE001 -- the outer loop of a job: whatever it is, the job says so
+                # The type alone: the text of an unforeseen error may hold a patient's data.
+                reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"
+                state = self._work.give_back(
+                    claim, reason=reason, maximum_attempts=self._settings.maximum_attempts
+                )
+        log.info("job %s: %s", job_id, state)
+        return state
+
+    def _analyse(self, claim: Claim) -> JobState:
+        analyst = self._analysts.get(claim.job.pipeline)
+        if analyst is None:
+            raise PermanentError(
+                f"pipeline '{claim.job.pipeline}' is not enabled any more: see pipelines.enabled"
+            )
+        made: list[BuiltObject] = []
+        refused: Counter[str] = Counter()
+        for instance in claim.inputs:
+            try:
+                analysis = analyst.analyse(
+                    self._spool.path(instance.key),
+                    job_id=claim.job.id,
+                    created_at=claim.job.created_at,
+                    supersedes=claim.replaced,
+                )
+            except PermanentError as error:
+                if not isinstance(error, NotEligibleError) and len(claim.inputs) == 1:
+                    raise
+                refused[str(error)] += 1
+            else:
+                made += analysis.objects
+        reason = "; ".join(
+            f"{text} ({count} images)" if count > 1 else text for text, count in refused.items()
+        )
+        if made:
+            self._put_out(claim, analyst, made, JobState.DONE, f"not analysed: {reason}" if reason else "")
+            return JobState.DONE
+        if analyst.pipeline.report_refused:
+            made = [self._refusal(analyst, claim, reason)]
+        self._put_out(claim, analyst, made, JobState.REFUSED, reason)
+        return JobState.REFUSED
+
+    def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> BuiltObject:
+        path = self._spool.path(claim.inputs[0].key)
+        return analyst.refuse(path, job_id=claim.job.id, created_at=claim.job.created_at, reason=reason)
+
+    def _put_out(
+        self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str
+    ) -> None:
+        kept = [
+            entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data))
+            for entry in made
+        ]
+        destinations = [
+            f"@{claim.job.calling_ae}" if name == "@sender" else name
+            for name in analyst.pipeline.destinations
+        ]
+        self._work.finish(claim, kept, destinations, state=state, reason=reason)
+
+
+@contextmanager
+def _heartbeat(work: Work, claim: Claim, lease_s: float) -> Iterator[None]:
+    """Renew the lease while the job runs; stop when it is lost."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(lease_s / 3):
+            try:
+                if not work.renew(claim, lease_s=lease_s):
+                    return
+            except Exception as error:  # noqa: BLE001 -- a busy database: the next beat tries again
+                log.warning("job %s: cannot renew the lease (%s)", claim.job.id, type(error).__name__)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
