@@ -1,0 +1,49 @@
+# Pellucid. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+APT := orthanc dcmtk dicom3tools redis-server postgresql
+
+.DEFAULT_GOAL := help
+.PHONY: help install tools demo test check lint format train evaluate bench clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch alone and first: a plain resolution would bring several GB of CUDA libraries
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e '.[cpu,test]'
+	@touch $@
+
+install: $(STAMP) ## set up .venv with everything for a CPU
+
+tools: ## install Orthanc, dcmtk and the rest for the tests (Debian, as root), or say what is missing
+	@sh tests/tools.sh $(APT)
+
+demo: install ## the whole path on this machine: ONCE=1 ends by itself, OUT=dir, STUDY=path
+	$(BIN)/pellucid demo $(if $(ONCE),--once) $(if $(OUT),--out "$(OUT)") $(if $(STUDY),--study "$(STUDY)")
+
+test: install tools ## every test, warnings as errors
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff, mypy strict, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## the gate: lint and every test
+
+format: install ## put the code into form
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: install ## turnaround of studies through the whole service
+	$(BIN)/pellucid bench turnaround
+
+clean: ## remove what was built; keeps pellucid-data
+	rm -rf $(VENV) demo-out runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

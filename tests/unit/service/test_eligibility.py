@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.eligibility import reason_not_to_read
+from service.model_card import Eligibility
+from service.types import ImageHeader
+
+RULES = Eligibility(modalities=("CR", "DX"), body_parts=("CHEST", "THORAX"), views=("PA", "AP"))
+CHEST = ImageHeader(
+    sop_instance_uid="1",
+    sop_class_uid="1",
+    modality="DX",
+    body_part="CHEST",
+    view_position="PA",
+    patient_orientation=("L", "F"),
+    laterality="",
+    rows=1000,
+    columns=900,
+    frames=1,
+    samples_per_pixel=1,
+    photometric_interpretation="MONOCHROME2",
+)
+
+
+def reason(**changes: object) -> str | None:
+    return reason_not_to_read(replace(CHEST, **changes), RULES, ("CR", "DX"))
+
+
+def test_a_frontal_chest_film_is_read() -> None:
+    assert reason() is None
+
+
+def test_a_film_that_says_little_is_read() -> None:
+    assert reason(body_part="", view_position="", patient_orientation=()) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modality": "CT"}, "modality CT"),
+        ({"modality": ""}, "modality not given"),
+        ({"rows": 0}, "no pixels"),
+        ({"frames": 3}, "3 frames"),
+        ({"body_part": "KNEE"}, "body part KNEE"),
+        ({"view_position": "LL"}, "view LL"),
+        ({"view_position": "", "patient_orientation": ("A", "F")}, "lateral view"),
+        ({"view_position": "", "descriptions": ("THORAX LAT",)}, "lateral view"),
+        ({"descriptions": ("CANINE LATERAL THORAX 0-15cm",)}, "animal"),
+        ({"species": "Canis lupus familiaris"}, "animal"),
+        ({"rows": 20}, "at least 64"),
+    ],
+)
+def test_what_the_model_does_not_read_is_refused_in_words(changes: dict[str, object], words: str) -> None:
+    found = reason(**changes)
+    assert found is not None
+    assert words in found
+
+
+def test_a_description_of_both_views_does_not_refuse_a_film_without_view() -> None:
+    assert reason(view_position="", descriptions=("CHEST PA AND LATERAL",)) is None

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.ledger.arrivals import Outcome
+from service.ledger.work import LeaseLostError, NewJob
+from service.types import JobState, OutboxObject
+
+if TYPE_CHECKING:
+    from conftest import Books
+
+LEASE = {"lease_s": 10.0, "maximum_attempts": 3}
+
+
+def new_job(name: str = "j1", *uids: str) -> NewJob:
+    return NewJob(
+        id=name,
+        study_instance_uid="1.2.3",
+        pipeline="p",
+        pipeline_version="1",
+        model_sha256="b" * 64,
+        calling_ae="PACS",
+        called_ae="PELLUCID",
+        priority="routine",
+        sop_instance_uids=uids or ("1",),
+    )
+
+
+def outbox_object(job: str = "j1", uid: str = "9") -> OutboxObject:
+    return OutboxObject(
+        sop_instance_uid=uid,
+        sop_class_uid="1",
+        study_instance_uid="1.2.3",
+        series_instance_uid="1",
+        transfer_syntax_uid="1",
+        job_id=job,
+        kind="secondary-capture",
+        key="k",
+        sha256="s",
+        size=1,
+    )
+
+
+def test_a_repeated_instance_is_stored_once(books: Books) -> None:
+    assert books.arrive("1") == Outcome.STORED
+    assert books.arrive("1") == Outcome.REPEATED
+    assert len(books.arrivals.unassigned()) == 1
+
+
+def test_the_same_uid_with_other_content_is_set_aside_and_never_processed(books: Books) -> None:
+    books.arrive("1")
+    assert books.arrive("1", sha256="c" * 64, key="other") == Outcome.SET_ASIDE
+    assert [row.key for row in books.arrivals.set_aside()] == ["other"]
+    assert [instance.key for instance in books.arrivals.unassigned()] == ["key-1"]
+
+
+def test_an_instance_sent_to_two_of_our_titles_arrives_at_both(books: Books) -> None:
+    books.arrive("1")
+    assert books.arrive("1", called_ae="OTHER") == Outcome.REPEATED
+    assert [instance.called_ae for instance in books.arrivals.unassigned()] == ["PELLUCID", "OTHER"]
+
+
+def test_what_we_made_is_stored_and_never_unassigned(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object(uid="9")], [])
+    books.arrive("9")
+    assert [instance.sop_instance_uid for instance in books.arrivals.unassigned()] == ["1"]
+
+
+def test_a_study_is_complete_only_when_quiet_and_without_open_association(books: Books) -> None:
+    books.arrive("1")
+    books.clock.now += 11
+    assert books.arrivals.complete_studies(quiet_period_s=10) == []
+    books.arrivals.close_association("a")
+    assert [study for study, _, _ in books.arrivals.complete_studies(quiet_period_s=10)] == ["1.2.3"]
+    assert books.arrivals.complete_studies(quiet_period_s=12) == []
+
+
+def test_an_association_of_a_dead_listener_does_not_hold_a_study_for_ever(books: Books) -> None:
+    books.arrive("1")
+    books.clock.now += 31
+    assert len(books.arrivals.complete_studies(quiet_period_s=10)) == 1
+
+
+def test_one_job_has_one_holder(books: Books) -> None:
+    books.arrive("1")
+    assert len(books.work.assign([new_job()], [])) == 1
+    assert books.work.assign([new_job()], []) == []
+    assert books.work.claim("j1", **LEASE)
+    assert books.work.claim("j1", **LEASE) is None
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    first = books.work.claim("j1", **LEASE)
+    books.clock.now += 11
+    second = books.work.claim("j1", **LEASE)
+    assert first
+    assert second
+    assert not books.work.renew(first, lease_s=10)
+    with pytest.raises(LeaseLostError):
+        books.work.finish(first, [outbox_object()], ["@PACS"])
+    assert books.deliveries.due_destinations() == []
+    books.work.finish(second, [outbox_object()], ["@PACS"])
+    assert books.deliveries.due_destinations() == ["@PACS"]
+
+
+def test_a_poisoned_job_is_set_aside_after_three_attempts(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    for _ in range(3):
+        assert books.work.claim("j1", **LEASE)
+        books.clock.now += 11
+    assert books.work.claim("j1", **LEASE) is None
+    (report,) = books.reports.jobs()
+    assert report.job.state is JobState.FAILED
+    assert "3 attempts" in report.job.reason
+    assert books.work.retry("j1") == "routine"
+    assert books.work.claim("j1", **LEASE)
+
+
+def test_forgotten_jobs_are_called_again_with_growing_patience(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    books.work.wake("j1")
+    assert books.work.forgotten(patience_s=20) == []
+    books.clock.now += 21
+    assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
+    books.work.wake("j1")
+    books.clock.now += 21
+    assert books.work.forgotten(patience_s=20) == []
+    books.clock.now += 21
+    assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
+
+
+def test_deliveries_are_retried_for_ever_with_a_capped_pause(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object()], ["@PACS"])
+    for _ in range(40):
+        batch = books.deliveries.claim("@PACS", lease_s=60)
+        assert len(batch) == 1
+        assert books.deliveries.claim("@PACS", lease_s=60) == []
+        books.deliveries.postpone(batch, reason="down", first_s=2, longest_s=300)
+        assert books.deliveries.due_destinations() == []
+        books.clock.now += 300
+    assert books.reports.jobs()[0].delivery_reason == "down"
+    books.deliveries.delivered(books.deliveries.claim("@PACS", lease_s=60)[0])
+    assert books.reports.jobs()[0].delivered == 1
+
+
+def test_a_rejected_object_waits_for_a_retry(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object()], ["@PACS"])
+    books.deliveries.rejected(books.deliveries.claim("@PACS", lease_s=60)[0], reason="0xA900")
+    assert books.deliveries.due_destinations() == []
+    assert books.work.retry("j1") is None
+    assert books.deliveries.due_destinations() == ["@PACS"]
+    with pytest.raises(ValueError, match="none of its objects was rejected"):
+        books.work.retry("j1")

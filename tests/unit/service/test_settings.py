@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import SettingsError
+from service.settings import Settings, load_settings, packaged_config
+
+DEFAULTS = packaged_config() / "default.toml"
+
+
+def test_the_documented_defaults_equal_the_codes_defaults() -> None:
+    assert load_settings(DEFAULTS, {}) == Settings()
+
+
+def test_every_setting_is_in_the_documented_file() -> None:
+    text = DEFAULTS.read_text()
+    for name, section in Settings.model_fields.items():
+        assert f"[{name}]" in text
+        for key in getattr(section.annotation, "model_fields", {}):
+            assert f"\n{key} = " in text, f"{name}.{key}"
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("[listener]\nport = 104\nhost = '0.0.0.0'\n")
+    settings = load_settings(
+        path, {"PELLUCID__LISTENER__PORT": "105", "PELLUCID__LISTENER__AE_TITLE": "AI NODE"}
+    )
+    assert (settings.listener.port, settings.listener.host, settings.listener.ae_title) == (
+        105,
+        "0.0.0.0",
+        "AI NODE",
+    )
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SettingsError, match=r"'listener.prot'.*did you mean 'port'"):
+        load_settings(None, {"PELLUCID__LISTENER__PROT": "1"})
+
+
+def test_an_unknown_section_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SettingsError, match=r"'listner'.*did you mean 'listener'"):
+        load_settings(None, {"PELLUCID__LISTNER__PORT": "1"})
+
+
+@pytest.mark.parametrize("title", ["", "X" * 17, "A\\B", "TITÉL"])
+def test_an_impossible_ae_title_is_refused(title: str) -> None:
+    with pytest.raises(SettingsError, match="ae_title"):
+        load_settings(None, {"PELLUCID__LISTENER__AE_TITLE": f"'{title}'"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"gone\.toml: no such file"):
+        load_settings(tmp_path / "gone.toml", {})
