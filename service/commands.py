@@ -32,9 +32,7 @@ def jobs(ctx: click.Context, limit: int, study: str, as_json: bool) -> None:
         click.echo(json.dumps([_as_dict(report) for report in reports], indent=2))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
-    table = Table(
-        "job", "created (UTC)", "pipeline", "state", "delivered", "reason", title=f"{len(reports)} jobs"
-    )
+    table = Table("job", "created (UTC)", "pipeline", "state", "delivered", "reason", title=f"{len(reports)} jobs")
     for report in reports:
         job = report.job
         table.add_row(
@@ -56,9 +54,7 @@ def retry(ctx: click.Context, job: str) -> None:
     engine = _engine(ctx)
     matches = Reports(engine).job_ids(job)
     if len(matches) != 1:
-        raise UsageError(
-            f"{'no' if not matches else 'more than one'} job begins with '{job}': see pellucid jobs"
-        )
+        raise UsageError(f"{'no' if not matches else 'more than one'} job begins with '{job}': see pellucid jobs")
     work = Work(engine)
     try:
         priority = work.retry(matches[0])

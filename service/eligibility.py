@@ -72,11 +72,7 @@ def _view(header: ImageHeader, accepted: Sequence[str]) -> str | None:
         return None
     reads = f"this model reads {', '.join(accepted)} views"
     if header.view_position:
-        return (
-            None
-            if header.view_position.upper() in accepted
-            else f"view {header.view_position.upper()}: {reads}"
-        )
+        return None if header.view_position.upper() in accepted else f"view {header.view_position.upper()}: {reads}"
     first = header.patient_orientation[0][:1] if header.patient_orientation else ""
     if first in _SIDES:
         return f"a lateral view, by its patient orientation: {reads}"

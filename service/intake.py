@@ -57,9 +57,7 @@ class Intake:
         try:
             self._wake(name, priority)
         except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the sweep calls again
-            log.warning(
-                "job %s: the broker is out of reach (%s); it will be called again", name, type(error).__name__
-            )
+            log.warning("job %s: the broker is out of reach (%s); it will be called again", name, type(error).__name__)
             return
         self._work.wake(name)
 
@@ -77,9 +75,7 @@ class Intake:
 
     def _study_jobs(self) -> list[NewJob]:
         created: list[NewJob] = []
-        for study, called_ae, last_arrival in self._arrivals.complete_studies(
-            quiet_period_s=self._quiet_period_s
-        ):
+        for study, called_ae, last_arrival in self._arrivals.complete_studies(quiet_period_s=self._quiet_period_s):
             instances = self._arrivals.instances_of_study(study, called_ae)
             wanted = study_jobs(instances, chosen_by(called_ae, self._pipelines))
             created += self._work.complete_study(study, called_ae, last_arrival, wanted)

@@ -142,7 +142,5 @@ def load_card(folder: Path) -> ModelCard:
     card = validate(ModelCard, read_toml(path), source=str(path))
     for label in card.labels:
         if label.operating_point not in {point.name for point in label.operating_points}:
-            raise SettingsError(
-                f"{path}: label '{label.name}' has no operating point '{label.operating_point}'"
-            )
+            raise SettingsError(f"{path}: label '{label.name}' has no operating point '{label.operating_point}'")
     return card

@@ -66,9 +66,7 @@ def _load(name: str, settings: Settings) -> RunnablePipeline:
     _require(pipeline.model, [card.parent.name for card in models.glob("*/model.toml")], f"model in {models}")
     for destination in pipeline.destinations:
         if destination != "@sender":
-            _require(
-                destination, list(settings.peers), f"[peers] section, a destination of pipeline '{name}'"
-            )
+            _require(destination, list(settings.peers), f"[peers] section, a destination of pipeline '{name}'")
     return RunnablePipeline(
         pipeline=pipeline,
         model_sha256=load_card(_model_folder(models, pipeline.model)).weights.sha256,

@@ -74,9 +74,7 @@ def supervise(settings: Settings, config: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     children = [_start(name, config) for name in PROCESSES]
-    log.info(
-        "serving as %s on %s:%d", settings.listener.ae_title, settings.listener.host, settings.listener.port
-    )
+    log.info("serving as %s on %s:%d", settings.listener.ae_title, settings.listener.host, settings.listener.port)
     while not stop.wait(0.2):
         for child in children:
             _look_after(child)
@@ -105,9 +103,7 @@ def _look_after(child: _Child) -> None:
         child.failures = 1 if lived > _LONGEST_PAUSE_S else child.failures + 1
         pause = min(_LONGEST_PAUSE_S, 0.5 * 2 ** min(child.failures - 1, 10))
         child.restart_at = now + pause
-        log.error(
-            "%s ended with code %s after %.0f s; it starts again in %.1f s", child.name, code, lived, pause
-        )
+        log.error("%s ended with code %s after %.0f s; it starts again in %.1f s", child.name, code, lived, pause)
     elif now >= child.restart_at:
         child.process, child.started, child.restart_at = _spawn(child.command), now, 0.0
 
@@ -121,8 +117,6 @@ def _end(children: list[_Child]) -> None:
         try:
             child.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.warning(
-                "%s did not finish in %.0f s; its work is done again after the start", child.name, GRACE_S
-            )
+            log.warning("%s did not finish in %.0f s; its work is done again after the start", child.name, GRACE_S)
             child.process.kill()
             child.process.wait()

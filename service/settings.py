@@ -157,11 +157,7 @@ class Settings(Strict):
     @property
     def pipelines_directory(self) -> Path:
         """Folder with one TOML per pipeline."""
-        return (
-            packaged_config() / "pipelines"
-            if self.pipelines.directory == Path()
-            else self.pipelines.directory
-        )
+        return packaged_config() / "pipelines" if self.pipelines.directory == Path() else self.pipelines.directory
 
 
 def packaged_config() -> Path:

@@ -83,9 +83,7 @@ class Incoming:
 class Spool:
     """A folder of instances. File names come from hashes, never from a peer's UIDs."""
 
-    def __init__(
-        self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42
-    ) -> None:
+    def __init__(self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42) -> None:
         self.root = root
         self._incoming = root / "incoming"
         self._minimum_free_bytes = minimum_free_bytes
@@ -109,8 +107,7 @@ class Spool:
         free = shutil.disk_usage(self.root).free
         if free < self._minimum_free_bytes:
             raise OutOfSpaceError(
-                f"{free >> 20} MB free in the spool; "
-                f"listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
+                f"{free >> 20} MB free in the spool; listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
             )
 
     def receive(self) -> Incoming:

@@ -43,9 +43,7 @@ class Arrivals(Ledger):
             outcome = Outcome.STORED
             if not insert_missing(connection, instances, row):
                 kept = connection.execute(
-                    select(instances.c.sha256).where(
-                        instances.c.sop_instance_uid == instance.sop_instance_uid
-                    )
+                    select(instances.c.sha256).where(instances.c.sop_instance_uid == instance.sop_instance_uid)
                 ).scalar_one()
                 if kept != instance.sha256:
                     _set_aside(connection, instance)
@@ -87,9 +85,7 @@ class Arrivals(Ledger):
     def close_association(self, association: str) -> None:
         """An association ended, in whatever way."""
         with self.writing() as connection:
-            connection.execute(
-                delete(open_associations).where(open_associations.c.association == association)
-            )
+            connection.execute(delete(open_associations).where(open_associations.c.association == association))
 
     def unassigned(self, *, limit: int = 1000) -> list[Instance]:
         """New instances that the intake has not looked at, oldest first."""
@@ -170,9 +166,7 @@ def _instance(row: Row[tuple[object, ...]]) -> Instance:
 
 
 def _made_here(connection: Connection, sop_instance_uid: str) -> bool:
-    found = connection.execute(
-        select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid)
-    ).first()
+    found = connection.execute(select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid)).first()
     return found is not None
 
 

@@ -24,9 +24,7 @@ class Deliveries(Ledger):
     def due_destinations(self) -> list[str]:
         """Destinations for which something may be sent now."""
         with self.reading() as connection:
-            return list(
-                connection.execute(select(deliveries.c.destination).where(self._due()).distinct()).scalars()
-            )
+            return list(connection.execute(select(deliveries.c.destination).where(self._due()).distinct()).scalars())
 
     def claim(self, destination: str, *, lease_s: float, limit: int = 50) -> list[Delivery]:
         """Take due deliveries of one destination, oldest first; another sender gets others."""
@@ -36,9 +34,7 @@ class Deliveries(Ledger):
                 select(deliveries, objects)
                 .join_from(deliveries, objects)
                 .where(self._due(), deliveries.c.destination == destination)
-                .order_by(
-                    deliveries.c.next_attempt_at, objects.c.job_id, objects.c.kind, objects.c.sop_instance_uid
-                )
+                .order_by(deliveries.c.next_attempt_at, objects.c.job_id, objects.c.kind, objects.c.sop_instance_uid)
                 .limit(limit)
                 .with_for_update(skip_locked=True, of=deliveries)
             ).all()

@@ -69,9 +69,7 @@ class Reports(Ledger):
                         delivered=len(sent) - len(waiting),
                         rejected=sum(entry.state == DeliveryState.REJECTED for entry in sent),
                         delivery_reason=next((entry.reason for entry in waiting if entry.reason), ""),
-                        delivered_at=moment(max(entry.updated_at for entry in sent))
-                        if sent and not waiting
-                        else None,
+                        delivered_at=moment(max(entry.updated_at for entry in sent)) if sent and not waiting else None,
                     )
                 )
             return reports
@@ -80,18 +78,14 @@ class Reports(Ledger):
         """What a job made, Secondary Captures before reports."""
         with self.reading() as connection:
             rows = connection.execute(
-                select(objects)
-                .where(objects.c.job_id == job_id)
-                .order_by(objects.c.kind, objects.c.sop_instance_uid)
+                select(objects).where(objects.c.job_id == job_id).order_by(objects.c.kind, objects.c.sop_instance_uid)
             )
             return [object_from(row) for row in rows]
 
     def job_ids(self, prefix: str) -> list[str]:
         """Ids that begin with a prefix."""
         with self.reading() as connection:
-            return list(
-                connection.execute(select(jobs.c.id).where(jobs.c.id.startswith(prefix)).limit(3)).scalars()
-            )
+            return list(connection.execute(select(jobs.c.id).where(jobs.c.id.startswith(prefix)).limit(3)).scalars())
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -120,8 +114,6 @@ class Reports(Ledger):
         with self.reading() as connection:
             rows = connection.execute(select(processes).where(processes.c.seen_at >= now - within_s))
             return [
-                ProcessReport(
-                    name=row.name, pid=row.pid, host=row.host, detail=row.detail, age_s=now - row.seen_at
-                )
+                ProcessReport(name=row.name, pid=row.pid, host=row.host, detail=row.detail, age_s=now - row.seen_at)
                 for row in rows
             ]

@@ -89,19 +89,13 @@ class Work(Ledger):
             )
             if not closed.rowcount:
                 return []
-            return [
-                job
-                for job in new_jobs
-                if self._create(connection, job, supersedes=self._earlier(connection, job))
-            ]
+            return [job for job in new_jobs if self._create(connection, job, supersedes=self._earlier(connection, job))]
 
     def wake(self, job_id: str) -> None:
         """Note that a wake-up call for a job was sent."""
         with self.writing() as connection:
             connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job_id)
-                .values(enqueued_at=self.clock(), wake_ups=jobs.c.wake_ups + 1)
+                update(jobs).where(jobs.c.id == job_id).values(enqueued_at=self.clock(), wake_ups=jobs.c.wake_ups + 1)
             )
 
     def forgotten(self, *, patience_s: float, limit: int = 200) -> list[tuple[str, str]]:
@@ -155,9 +149,7 @@ class Work(Ledger):
     def renew(self, claim: Claim, *, lease_s: float) -> bool:
         """Hold a job longer; False when it is somebody else's now."""
         with self.writing() as connection:
-            renewed = connection.execute(
-                update(jobs).where(_held(claim)).values(lease_until=self.clock() + lease_s)
-            )
+            renewed = connection.execute(update(jobs).where(_held(claim)).values(lease_until=self.clock() + lease_s))
             return bool(renewed.rowcount)
 
     def finish(
@@ -177,9 +169,7 @@ class Work(Ledger):
         now = self.clock()
         with self.writing() as connection:
             ended = connection.execute(
-                update(jobs)
-                .where(_held(claim))
-                .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+                update(jobs).where(_held(claim)).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
             )
             if not ended.rowcount:
                 raise LeaseLostError
@@ -196,9 +186,7 @@ class Work(Ledger):
         now = self.clock()
         with self.writing() as connection:
             connection.execute(
-                update(jobs)
-                .where(_held(claim))
-                .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+                update(jobs).where(_held(claim)).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
             )
         return state
 
@@ -305,9 +293,7 @@ class Work(Ledger):
                 .order_by(job_inputs.c.sop_instance_uid)
             ).scalars()
         )
-        replaced = connection.execute(
-            select(objects).where(objects.c.job_id == (row.supersedes or None))
-        ).all()
+        replaced = connection.execute(select(objects).where(objects.c.job_id == (row.supersedes or None))).all()
         return Claim(
             job=job_from(row, uids, attempts=row.attempts + 1, state=JobState.RUNNING),
             token=row.lease_token + 1,
@@ -355,16 +341,12 @@ def _claimable(now: float) -> ColumnElement[bool]:
 
 
 def _held(claim: Claim) -> ColumnElement[bool]:
-    return and_(
-        jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING
-    )
+    return and_(jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING)
 
 
 def _end(connection: Connection, job_id: str, state: JobState, reason: str, now: float) -> None:
     connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id)
-        .values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+        update(jobs).where(jobs.c.id == job_id).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
     )
 
 

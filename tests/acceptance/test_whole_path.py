@@ -74,9 +74,7 @@ def send_with_dcmtk(files: list[Path], port: int, *, called: str, calling: str) 
 
 
 def study_in_orthanc(orthanc: OrthancPacs, study_uid: str) -> list[str]:
-    (match,) = [
-        entry for entry in orthanc.get("/tools/lookup", study_uid.encode()) if entry["Type"] == "Study"
-    ]
+    (match,) = [entry for entry in orthanc.get("/tools/lookup", study_uid.encode()) if entry["Type"] == "Study"]
     instances = orthanc.get(f"{match['Path']}/instances")
     return sorted(str(entry["MainDicomTags"]["SOPInstanceUID"]) for entry in instances)
 
@@ -108,9 +106,7 @@ def check_results(source: Path, results: list[bytes], folder: Path) -> None:
         assert film.SOPInstanceUID in str(result)
         path = folder / f"{number}.dcm"
         path.write_bytes(content)
-        found = subprocess.run(
-            [require_tool("dciodvfy"), str(path)], check=False, capture_output=True, text=True
-        )
+        found = subprocess.run([require_tool("dciodvfy"), str(path)], check=False, capture_output=True, text=True)
         assert [line for line in found.stderr.splitlines() if line.startswith("Error")] == []
     assert {dcmread(io.BytesIO(content)).Modality for content in results} & {"SR"}
 
@@ -210,9 +206,7 @@ def test_a_destination_that_is_down_gets_everything_when_it_is_up(tmp_path: Path
         try:
             (report,) = sandbox.wait_settled(jobs=1)
             assert report.delivered == 2
-            assert all(
-                pacs.fetch(entry.sop_instance_uid) for entry in sandbox.reports.objects_of(report.job.id)
-            )
+            assert all(pacs.fetch(entry.sop_instance_uid) for entry in sandbox.reports.objects_of(report.job.id))
         finally:
             pacs.stop()
     finally:
@@ -245,9 +239,7 @@ def test_redis_and_postgresql_change_two_settings_and_nothing_else(
         reports = sandbox.wait_settled(jobs=2)
         assert [report.delivered for report in reports] == [2, 2]
         for report in reports:
-            assert all(
-                pacs.fetch(entry.sop_instance_uid) for entry in sandbox.reports.objects_of(report.job.id)
-            )
+            assert all(pacs.fetch(entry.sop_instance_uid) for entry in sandbox.reports.objects_of(report.job.id))
     finally:
         sandbox.stop()
         pacs.stop()
@@ -296,9 +288,7 @@ def postgresql_url(tmp_path: Path) -> Iterator[str]:
     binaries = sorted(require_postgresql())
     data = tmp_path / "pg"
     port = free_port()
-    as_user = (
-        ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    )
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
     data.mkdir()
     if as_user:
         for folder in [data, *tmp_path.parents][:4]:

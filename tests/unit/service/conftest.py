@@ -41,9 +41,7 @@ class Books:
 
     def arrive(self, sop: str, *, study: str = "1.2.3", association: str = "a", **changes: object) -> object:
         instance = make_instance(sop, study=study, **changes)
-        return self.arrivals.record(
-            instance, association=association, association_expires_at=self.clock() + 30
-        )
+        return self.arrivals.record(instance, association=association, association_expires_at=self.clock() + 30)
 
 
 def make_instance(sop: str, *, study: str = "1.2.3", **changes: object) -> Instance:

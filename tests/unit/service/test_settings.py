@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from service.errors import SettingsError
 from service.settings import Settings, load_settings, packaged_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULTS = packaged_config() / "default.toml"
 
@@ -24,13 +27,11 @@ def test_every_setting_is_in_the_documented_file() -> None:
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
-    path.write_text("[listener]\nport = 104\nhost = '0.0.0.0'\n")
-    settings = load_settings(
-        path, {"PELLUCID__LISTENER__PORT": "105", "PELLUCID__LISTENER__AE_TITLE": "AI NODE"}
-    )
+    path.write_text("[listener]\nport = 104\nhost = '10.0.0.1'\n")
+    settings = load_settings(path, {"PELLUCID__LISTENER__PORT": "105", "PELLUCID__LISTENER__AE_TITLE": "AI NODE"})
     assert (settings.listener.port, settings.listener.host, settings.listener.ae_title) == (
         105,
-        "0.0.0.0",
+        "10.0.0.1",
         "AI NODE",
     )
 
