@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID
 
 from dicom_nodes.objects.attributes import integer, text

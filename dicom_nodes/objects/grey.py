@@ -1,4 +1,4 @@
-"""From stored pixel values to grey values: modality LUT, VOI LUT, polarity (PS3.3 C.11.1, C.11.2, PS3.4 N.2)."""
+"""From stored pixel values to grey values: modality LUT, VOI LUT, polarity (PS3.3 C.11.1, C.11.2)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _luminance(stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 def _clip(grey: NDArray[Any]) -> NDArray[np.float32]:
-    return np.clip(grey, 0.0, 1.0).astype(np.float32, copy=False)
+    return np.asarray(np.clip(grey, 0.0, 1.0), dtype=np.float32)
 
 
 def _is_signed(dataset: Dataset) -> bool:
@@ -168,7 +168,7 @@ class _Table:
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         index = np.clip(values.astype(np.int64) - self._first, 0, self._entries.size - 1)
-        return self._entries[index]
+        return np.asarray(self._entries[index], dtype=np.float32)
 
 
 def _lut_data(item: Dataset) -> NDArray[Any]:

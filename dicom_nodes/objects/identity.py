@@ -1,4 +1,4 @@
-"""Who we are, and the names of what we write: UIDs derived from the work, so that a repeat never duplicates."""
+"""Who we are, and the names of what we write: UIDs derived from the work, so a repeat never duplicates."""
 
 from __future__ import annotations
 

@@ -116,4 +116,4 @@ def _age_years(dataset: Dataset) -> float | None:
         return None
     days = (int(study[:4]) - int(birth[:4])) * 365.25
     days += (int(study[4:6]) - int(birth[4:6])) * 30.44 + int(study[6:]) - int(birth[6:])
-    return max(0.0, days / 365.25)
+    return days / 365.25 if days >= 0 else None

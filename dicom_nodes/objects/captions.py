@@ -1,0 +1,97 @@
+"""The words on and in our objects: one source of phrasing, so that picture and report say the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dicom_nodes.objects.attributes import texts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pydicom import Dataset
+
+    from service.types import Attribution, Finding, Result
+
+NOT_FOR_DIAGNOSIS = "AI - research use, not for primary diagnosis."
+HOW_TO_READ = "Colour shows what influenced the model, not the extent of disease."
+HOW_TO_READ_NEGATIVE = "The outline shows what influenced the model most; it marks no disease."
+
+
+def verdict(finding: Finding) -> str:
+    """Say on which side of the operating point the finding is; it never says that disease is absent."""
+    if finding.positive:
+        return f"{finding.label} indicated (at or above operating point)"
+    return f"{finding.label} not indicated (below operating point)"
+
+
+def percent(probability: float) -> str:
+    """Return a probability as per cent, never rounded to certainty."""
+    value = 100.0 * probability
+    if 0.0 < value < 0.1:  # noqa: PLR2004 - one decimal place
+        return "<0.1 %"
+    if 99.9 < value < 100.0:  # noqa: PLR2004 - one decimal place
+        return ">99.9 %"
+    return f"{value:.1f} %"
+
+
+def probability(finding: Finding) -> str:
+    """Say the probability beside the operating point that it is measured against."""
+    point = finding.operating_point
+    return (
+        f"Model probability {percent(finding.probability)}   "
+        f"Operating point '{point.name}': {percent(point.threshold)}"
+    )
+
+
+def operating_point(finding: Finding) -> str:
+    """Say what the operating point was chosen for."""
+    point = finding.operating_point
+    return (
+        f"Operating point '{point.name}': threshold {percent(point.threshold)}; on validation data "
+        f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
+    )
+
+
+def model(result: Result) -> str:
+    """Name the model and the software."""
+    return f"Model: {result.model.title} {result.model.version}   Pellucid {result.software_version}"
+
+
+def method(attribution: Attribution) -> str:
+    """Name the explanation and what it explains."""
+    return f"{attribution.title} for {attribution.finding}"
+
+
+def moment(local: datetime) -> str:
+    """Return a time with its offset from UTC."""
+    offset = local.strftime("%z")
+    zone = "UTC" if offset in {"", "+0000"} else f"UTC{offset[:3]}:{offset[3:]}"
+    return f"{local:%Y-%m-%d %H:%M} {zone}"
+
+
+def no_positive(attribution: Attribution | None) -> str:
+    """Say so when nothing in the map raised the probability."""
+    if attribution is None or bool((attribution.map > 0).any()):
+        return ""
+    return "Nothing in the image raised the probability by this method."
+
+
+def ignored_negative(attribution: Attribution | None) -> str:
+    """Say so when a signed map has a negative part, which is not drawn."""
+    if attribution is None or not bool((attribution.map < 0).any()):
+        return ""
+    return "Influence against the finding exists and is not drawn."
+
+
+def orientation(source: Dataset) -> str:
+    """Repeat Patient Orientation (PS3.3 C.7.6.1.1.1) as the source gives it; nothing is inferred."""
+    directions = [value for value in texts(source, "PatientOrientation") if value]
+    if len(directions) != 2:  # noqa: PLR2004 - row and column
+        return "Orientation as sent."
+    return f"Orientation as sent: right edge {directions[0]}, lower edge {directions[1]}."
+
+
+def replaces(result: Result) -> str:
+    """Say that an earlier result of the study is out of date."""
+    return "Replaces an earlier result of this study." if result.supersedes else ""

@@ -1,0 +1,86 @@
+"""The coded concepts of our objects, as (value, scheme, meaning); PS3.16 unless a scheme says otherwise."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from service.types import Code
+
+PRIVATE_SCHEME = "99PELLUCID"
+PRIVATE_SCHEME_UID = "2.25.312054866233407306430911962935190362519"
+PERCENT = Code(value="%", scheme="UCUM", meaning="Percent")
+SQUARE_MILLIMETRE = Code(value="mm2", scheme="UCUM", meaning="Square millimeter")
+NO_UNITS = Code(value="1", scheme="UCUM", meaning="no units")
+DETECTED = Code(value="260373001", scheme="SCT", meaning="Detected")
+NOT_DETECTED = Code(value="260415000", scheme="SCT", meaning="Not detected")
+PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
+SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+
+_METHODS = {
+    "grad-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
+    "grad-cam++": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
+    "hires-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
+    "layer-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
+    "score-cam": Code(value="130402", scheme="DCM", meaning="Class activation"),
+    "cam": Code(value="130402", scheme="DCM", meaning="Class activation"),
+    "saliency": Code(value="130404", scheme="DCM", meaning="Saliency"),
+    "smoothgrad": Code(value="130404", scheme="DCM", meaning="Saliency"),
+}
+"""CID 217, Visual Explanation; it has no code for perturbation and path methods."""
+
+_PROCEDURES = {
+    "CT": Code(value="77477000", scheme="SCT", meaning="Computed tomography"),
+    "MR": Code(value="113091000", scheme="SCT", meaning="Magnetic resonance imaging"),
+    "CR": Code(value="168537006", scheme="SCT", meaning="Plain radiography"),
+    "DX": Code(value="168537006", scheme="SCT", meaning="Plain radiography"),
+}
+_CHEST_RADIOGRAPH = Code(value="399208008", scheme="SCT", meaning="Plain chest X-ray")
+_IMAGING = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
+_SITES = {"CHEST": Code(value="51185008", scheme="SCT", meaning="Thoracic structure")}
+_SITES["THORAX"] = _SITES["CHEST"]
+
+
+def dcm(value: str, meaning: str) -> Code:
+    """Return a concept of the standard's own scheme."""
+    return Code(value=value, scheme="DCM", meaning=meaning)
+
+
+def private(value: str, meaning: str) -> Code:
+    """Return a concept of our own scheme, which every object that uses it declares (PS3.3 C.12.1)."""
+    return Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning)
+
+
+def method_code(method: str, title: str) -> Code:
+    """Return the code of an explanation method: CID 217 where it has one, else ours."""
+    return _METHODS.get(method) or private(method[:16], title[:64])
+
+
+def procedure_code(modality: str, body_part: str) -> Code:
+    """Return the imaging procedure for (121058, DCM, "Procedure reported")."""
+    if modality in {"CR", "DX"} and body_part in _SITES:
+        return _CHEST_RADIOGRAPH
+    return _PROCEDURES.get(modality, _IMAGING)
+
+
+def finding_site(body_part: str) -> Code | None:
+    """Return the anatomy of Body Part Examined where it is known (PS3.16 annex L)."""
+    return _SITES.get(body_part)
+
+
+def item(code: Code) -> Dataset:
+    """Return a Code Sequence item (PS3.3 table 8.8-1)."""
+    dataset = Dataset()
+    dataset.CodeValue = code.value
+    dataset.CodingSchemeDesignator = code.scheme
+    dataset.CodeMeaning = code.meaning
+    return dataset
+
+
+def private_scheme() -> Dataset:
+    """Return the Coding Scheme Identification item that declares our scheme."""
+    dataset = Dataset()
+    dataset.CodingSchemeDesignator = PRIVATE_SCHEME
+    dataset.CodingSchemeUID = PRIVATE_SCHEME_UID
+    dataset.CodingSchemeName = "Pellucid concepts"
+    dataset.CodingSchemeResponsibleOrganization = "Pellucid"
+    return dataset

@@ -1,0 +1,167 @@
+"""Copies the Patient and Study modules of the source exactly, as UTF-8 (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydicom import config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.valuerep import PersonName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REQUIRED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+"""Type 1 and 2: present in every object, empty where the source is silent."""
+OPTIONAL = (
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "TypeOfPatientID",
+    "PatientBirthTime",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "EthnicGroup",
+    "PatientComments",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedDescription",
+    "PatientBreedCodeSequence",
+    "BreedRegistrationSequence",
+    "ResponsiblePerson",
+    "ResponsiblePersonRole",
+    "ResponsibleOrganization",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+    "ProcedureCodeSequence",
+    "PhysiciansOfRecord",
+    "ConsultingPhysicianName",
+    "ReferencedStudySequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientState",
+    "AdditionalPatientHistory",
+    "AdmissionID",
+    "Occupation",
+    "PregnancyStatus",
+    "SmokingStatus",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "TimezoneOffsetFromUTC",
+)
+"""Type 3: copied when present, filled and well formed."""
+_MAX_DEPTH = 8
+_MAX_ITEMS = 64
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda value: compiled.fullmatch(value) is not None
+
+
+_WELL_FORMED: dict[str, Callable[[str], bool]] = {
+    "AS": _matches(r"\d{3}[DWMY]"),
+    "DA": _matches(r"\d{8}"),
+    "TM": _matches(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
+    "DS": _matches(r"\s*[+-]?\d*\.?\d+([eE][+-]?\d+)?\s*"),
+    "IS": _matches(r"\s*[+-]?\d{1,11}\s*"),
+    "CS": _matches(r"[A-Z0-9_ ]{0,16}"),
+    "UI": _matches(r"[0-9.]{1,64}"),
+    "SH": lambda value: len(value) <= 16,  # noqa: PLR2004 - PS3.5 table 6.2-1
+    "LO": lambda value: len(value) <= 64,  # noqa: PLR2004 - PS3.5 table 6.2-1
+}
+
+
+def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
+    """Write the modules into `target`, whose Specific Character Set must be ISO_IR 192.
+
+    What identifies the patient and the study is copied even where it breaks its VR, because a PACS files by
+    equality; optional attributes that break theirs are left out.
+    """
+    for keyword in REQUIRED:
+        copied = _copy(source[keyword], depth=0) if keyword in source else None
+        target[keyword] = copied or _element(tag_for_keyword(keyword), dictionary_VR(keyword), "")
+    for keyword in OPTIONAL:
+        if keyword in source and _is_sound(source[keyword]):
+            copied = _copy(source[keyword], depth=0)
+            if copied is not None and not copied.is_empty:
+                target[keyword] = copied
+    if target.get("PatientIdentityRemoved") == "YES" and not (
+        target.get("DeidentificationMethod") or target.get("DeidentificationMethodCodeSequence")
+    ):
+        # Type 1C (PS3.3 C.7.1.1): one of the two must stand beside YES.
+        target.DeidentificationMethod = "Not stated by the source"
+
+
+def _element(tag: Any, vr: str, value: Any) -> DataElement:
+    return DataElement(tag, vr, value, validation_mode=config.IGNORE)
+
+
+def _is_sound(element: DataElement) -> bool:
+    check = _WELL_FORMED.get(str(element.VR))
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return check is None or all(check(_text(value)) for value in values if value is not None)
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "original_string", None) or value)
+
+
+def _copy(element: DataElement, *, depth: int) -> DataElement | None:
+    if element.VR == "SQ":
+        return _copy_sequence(element, depth=depth)
+    if element.VR in {"UN", "OB", "OW"}:
+        return None
+    return _element(element.tag, str(element.VR), _value(element))
+
+
+def _value(element: DataElement) -> Any:
+    if element.VR != "PN" or element.is_empty:
+        return element.value if element.value is not None else ""
+    names = element.value if isinstance(element.value, MultiValue) else [element.value]
+    copies = [PersonName(str(name), encodings=["utf-8"]) for name in names]
+    return copies[0] if len(copies) == 1 else copies
+
+
+def _copy_sequence(element: DataElement, *, depth: int) -> DataElement | None:
+    """Copy items; nesting deeper than any of these modules has is cut off, for it is made to exhaust us."""
+    if depth >= _MAX_DEPTH or not isinstance(element.value, DicomSequence):
+        return None
+    copies = [_copy_item(item, depth=depth) for item in list(element.value)[:_MAX_ITEMS]]
+    return DataElement(element.tag, "SQ", DicomSequence(copies)) if copies else None
+
+
+def _copy_item(item: Dataset, *, depth: int) -> Dataset:
+    target = Dataset()
+    for child in item:
+        if child.tag.is_private or child.keyword in {"", "SpecificCharacterSet"}:
+            continue
+        copied = _copy(child, depth=depth + 1)
+        if copied is not None:
+            target[child.tag] = copied
+    return target
