@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from service.errors import ModelError
+from service.model_card import (
+    CodeEntry,
+    Input,
+    Label,
+    ModelCard,
+    OperatingPointEntry,
+    Training,
+    Weights,
+)
+from service.types import Image, ImageHeader
+from workers.explainers.cam import GradCam
+from workers.models.package import PackagedClassifier
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Small(nn.Module):
+    """Two channels, pooled, one label: Grad-CAM of it can be written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 2, 1, bias=False)
+        self.head = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.features.weight.copy_(torch.tensor([1.0, -2.0]).view(2, 1, 1, 1))
+            self.head.weight.copy_(torch.tensor([[3.0, 0.5]]))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.features(batch).mean(dim=(2, 3)))
+        return result
+
+
+def classifier(cam_layer: str = "features") -> PackagedClassifier:
+    card = ModelCard(
+        name="small",
+        title="Small",
+        version="1",
+        manufacturer="Pellucid",
+        intended_use="tests",
+        limits="tests",
+        weights=Weights(file="w", sha256="0" * 64, graph="small", cam_layer=cam_layer),
+        input=Input(rows=16, columns=16),
+        labels=(
+            Label(
+                name="Pneumonia",
+                code=CodeEntry(value="1", scheme="SCT", meaning="Pneumonia"),
+                operating_point="balanced",
+                operating_points=(OperatingPointEntry(name="balanced", threshold=0.5, sensitivity=1, specificity=1),),
+            ),
+        ),
+        training=Training(data="none", licence="none", attribution="none"),
+    )
+    return PackagedClassifier(card=card, network=Small().eval().requires_grad_(requires_grad=False), device=CPU)
+
+
+CPU = torch.device("cpu")
+
+
+def image(grey: NDArray[np.float32]) -> Image:
+    header = ImageHeader(
+        sop_instance_uid="1",
+        sop_class_uid="1",
+        modality="DX",
+        body_part="CHEST",
+        view_position="PA",
+        patient_orientation=("L", "F"),
+        laterality="",
+        rows=grey.shape[0],
+        columns=grey.shape[1],
+        frames=1,
+        samples_per_pixel=1,
+        photometric_interpretation="MONOCHROME2",
+    )
+    return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)
+
+
+def film(rows: int = 40, columns: int = 30) -> NDArray[np.float32]:
+    grey = np.random.default_rng(1).random((rows, columns), dtype=np.float32) * 0.2
+    grey[5:12, 18:26] = 1.0
+    return grey
+
+
+def test_the_map_lies_on_the_source_grid_and_equals_the_definition() -> None:
+    loaded = classifier()
+    source = image(film())
+    (attribution,) = GradCam().explain(loaded, source, [0])
+    batch = loaded.preprocess(source)
+    # gradient of the mean is 1/n in every place: weights 3/n and 0.5/n for features x and -2x
+    expected = (3.0 * batch - 2.0 * 0.5 * batch)[0, 0] / batch[0, 0].numel()
+    np.testing.assert_allclose(attribution.map, loaded.to_source(source, expected), atol=1e-6)
+    assert attribution.map.shape == (40, 30)
+    assert attribution.finding == "Pneumonia"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_flipped_film_gives_the_flipped_map(axis: int) -> None:
+    loaded = classifier()
+    (straight,) = GradCam().explain(loaded, image(film()), [0])
+    (flipped,) = GradCam().explain(loaded, image(np.ascontiguousarray(np.flip(film(), axis))), [0])
+    np.testing.assert_allclose(np.flip(straight.map, axis), flipped.map, atol=1e-5)
+
+
+def test_the_network_is_as_it_was_and_no_hook_stays() -> None:
+    loaded = classifier()
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    GradCam().explain(loaded, image(film()), [0])
+    assert all(torch.equal(value, before[name]) for name, value in loaded.network.state_dict().items())
+    assert not any(module._forward_hooks for module in loaded.network.modules())
+    assert all(parameter.grad is None for parameter in loaded.network.parameters())
+
+
+def test_the_same_film_gives_the_same_map() -> None:
+    loaded = classifier()
+    first, second = (GradCam().explain(loaded, image(film()), [0])[0].map for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_layer_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ModelError, match="no layer 'nowhere'"):
+        GradCam().explain(classifier("nowhere"), image(film()), [0])
