@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,3 @@ def _no_settings_from_outside() -> None:
     for name in list(os.environ):
         if name.startswith("PELLUCID"):
             del os.environ[name]
-
-
-def require_tool(name: str) -> str:
-    """Return the path of a program; its absence fails in CI and skips elsewhere."""
-    found = shutil.which(name)
-    if found:
-        return found
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is missing: run make tools")
-    pytest.skip(f"{name} is not installed: make tools")

@@ -8,19 +8,19 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import require_tool
 from pydicom import dcmread
-from workers.phantom.files import write_samples
+from require import require_tool
 
 from service.types import JobState
-from workers.sandbox import PACS_AE, OrthancPacs, Sandbox, end, free_port, wait_until
+from workers.phantom.files import write_samples
+from workers.sandbox import PACS_AE, OrthancPacs, Sandbox, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # Orthanc stores what it receives and sends each new instance to Pellucid at once; what came from there as a
 # result is not sent again by Orthanc's own rule, but `test_results_that_come_back…` sends it on purpose.
@@ -257,84 +257,3 @@ def test_the_demo_ends_with_every_object_in_the_pacs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(out.glob("*.dcm"))) == 8
     assert len(list(out.glob("*.png"))) == 4
-
-
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    with (tmp_path / "redis.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                require_tool("redis-server"),
-                "--port",
-                str(port),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-                str(tmp_path),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    yield f"redis://127.0.0.1:{port}/0"
-    end(process)
-
-
-@pytest.fixture
-def postgresql_url(tmp_path: Path) -> Iterator[str]:
-    """A PostgreSQL cluster of its own; as root it runs as the user postgres, which it asks for."""
-    binaries = sorted(require_postgresql())
-    data = tmp_path / "pg"
-    port = free_port()
-    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    data.mkdir()
-    if as_user:
-        for folder in [data, *tmp_path.parents][:4]:
-            folder.chmod(0o755)
-        subprocess.run(["chown", "postgres:postgres", str(data)], check=True)
-        data.chmod(0o700)
-    initdb = binaries[-1] / "initdb"
-    subprocess.run(
-        [*as_user, str(initdb), "-D", str(data), "-A", "trust", "-U", "pellucid", "--no-sync"],
-        check=True,
-        capture_output=True,
-        cwd="/",
-    )
-    with (tmp_path / "pg.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *as_user,
-                str(binaries[-1] / "postgres"),
-                "-D",
-                str(data),
-                "-p",
-                str(port),
-                "-h",
-                "127.0.0.1",
-                "-k",
-                "",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-        )
-    url = f"postgresql+psycopg://pellucid@127.0.0.1:{port}/postgres"
-
-    def answers() -> bool:
-        probe = subprocess.run(
-            [str(binaries[-1] / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)],
-            check=False,
-            capture_output=True,
-        )
-        return probe.returncode == 0
-
-    wait_until(answers, timeout_s=30, what="PostgreSQL does not start")
-    yield url
-    end(process)
-
-
-def require_postgresql() -> list[Path]:
-    require_tool("pg_ctlcluster")
-    return [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
