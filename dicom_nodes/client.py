@@ -1,0 +1,280 @@
+"""Our side as requestor: C-ECHO, and C-STORE of files as they are, without decoding them."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.dsutils import split_dataset
+
+from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, proposals
+from dicom_nodes.headers import is_uid
+from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
+from service.errors import DestinationError, InvalidInstanceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from pynetdicom.association import Association
+    from pynetdicom.presentation import PresentationContext
+
+MAXIMUM_PDU_BYTES = 131072
+_BARREN = 2
+"""So many associations in a row without one answer, and the peer is left alone for now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """A peer and the AE titles to use with it."""
+
+    host: str
+    port: int
+    called: str
+    calling: str
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendFile:
+    """A DICOM file, by its file meta information."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendOutcome:
+    """What became of one file."""
+
+    path: Path
+    verdict: Verdict
+    status: int | None
+    """DIMSE status; None when there was no answer."""
+    reason: str
+    """In words, when it is not plain success."""
+
+
+def send_files(  # noqa: PLR0917 -- the order is that of storescu
+    paths: Iterable[Path],
+    host: str,
+    port: int,
+    called: str,
+    calling: str,
+    on_progress: Callable[[SendOutcome], None] = lambda _outcome: None,
+) -> list[SendOutcome]:
+    """Send files, folders and what a DICOMDIR names.
+
+    Returns:
+        One outcome per file; those in folders that are no DICOM files are passed over.
+    """
+    found: list[SendFile] = []
+    outcomes: list[SendOutcome] = []
+    for path, named in find_files(paths):
+        try:
+            found.append(read_file(path))
+        except InvalidInstanceError as error:
+            if named:
+                outcomes.append(_outcome(path, Verdict.REJECTED, str(error)))
+                on_progress(outcomes[-1])
+    to = Destination(host=host, port=port, called=called, calling=calling)
+    for outcome in send(found, to):
+        outcomes.append(outcome)
+        on_progress(outcome)
+    return outcomes
+
+
+def echo(host: str, port: int, called: str, calling: str, *, timeout_s: float = 10.0) -> None:
+    """Verify a peer by C-ECHO.
+
+    Raises:
+        DestinationError: out of reach, refused or no answer; the message says which.
+    """
+    to = Destination(host=host, port=port, called=called, calling=calling, timeout_s=timeout_s)
+    with _associated(to, [build_context(VERIFICATION, list(UNCOMPRESSED))]) as association:
+        status = association.send_c_echo()
+        if "Status" not in status:
+            raise DestinationError(f"{host}:{port} gave no answer to C-ECHO")
+        if status.Status != SUCCESS:
+            raise DestinationError(f"{host}:{port} answered {describe(status.Status)}")
+
+
+def send(files: Sequence[SendFile], to: Destination) -> Generator[SendOutcome]:
+    """Send files, in as many associations as their presentation contexts take.
+
+    Yields:
+        One outcome per file as soon as it is known. Stopping early releases the association.
+    """
+    for contexts, carried in proposals([(file.sop_class_uid, file.transfer_syntax_uid) for file in files]):
+        batch = [file for file in files if (file.sop_class_uid, file.transfer_syntax_uid) in carried]
+        yield from _send_batch(batch, contexts, to)
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
+    """List files; True for those that were named, by the caller or a DICOMDIR."""
+    for path in paths:
+        if path.is_dir():
+            for inner in sorted(path.rglob("*")):
+                if inner.is_file() and inner.name != "DICOMDIR":
+                    yield inner, False
+        elif path.name == "DICOMDIR":
+            for referenced in _referenced_by(path):
+                yield referenced, True
+        else:
+            yield path, True
+
+
+def read_file(path: Path) -> SendFile:
+    """Read the file meta information.
+
+    Raises:
+        InvalidInstanceError: the file is missing, is no DICOM file, or does not say what it holds.
+    """
+    try:
+        meta, _ = split_dataset(path)
+    except OSError as error:
+        raise InvalidInstanceError(f"cannot be read: {error.strerror}") from None
+    except (InvalidDicomError, ValueError, EOFError, KeyError, NotImplementedError):
+        raise InvalidInstanceError("is no DICOM file") from None
+    file = SendFile(
+        path=path,
+        sop_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
+        sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
+        transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
+    )
+    if not all(map(is_uid, (file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid))):
+        raise InvalidInstanceError("its file meta information lacks SOP class, instance or transfer syntax")
+    return file
+
+
+def _referenced_by(path: Path) -> Iterator[Path]:
+    """Paths of a DICOMDIR's records (PS3.3 table F.3-3), kept inside its folder."""
+    try:
+        records = dcmread(path).get("DirectoryRecordSequence") or []
+    except (InvalidDicomError, OSError, ValueError):
+        return
+    for record in records:
+        name = record.get("ReferencedFileID") or []
+        parts = [name] if isinstance(name, str) else [str(part) for part in name]
+        if parts and not any("/" in part or "\\" in part or part == ".." for part in parts):
+            yield path.parent.joinpath(*parts)
+
+
+def _send_batch(
+    batch: Sequence[SendFile], contexts: list[PresentationContext], to: Destination
+) -> Iterator[SendOutcome]:
+    waiting = deque(batch)
+    barren = 0
+    reason = f"{to.host}:{to.port} ends every association without an answer"
+    while waiting and barren < _BARREN:
+        answered = 0
+        try:
+            with _associated(to, contexts) as association:
+                while waiting and association.is_established:
+                    outcome = _store(association, waiting.popleft())
+                    answered += outcome.status is not None
+                    yield outcome
+        except DestinationError as error:
+            reason = str(error)
+            break
+        barren = 0 if answered else barren + 1
+    for file in waiting:
+        yield _outcome(file.path, Verdict.RETRY, reason)
+
+
+def _store(association: Association, file: SendFile) -> SendOutcome:
+    accepted = {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts
+    }
+    kind = (file.sop_class_uid, file.transfer_syntax_uid)
+    if kind in accepted:
+        return _answered(association, file, file.path)
+    if not any((file.sop_class_uid, syntax) in accepted for syntax in UNCOMPRESSED):
+        return _outcome(file.path, Verdict.RETRY, f"the peer does not accept SOP class {file.sop_class_uid}")
+    try:
+        dataset = dcmread(file.path)
+        if file.transfer_syntax_uid not in UNCOMPRESSED:
+            dataset.decompress(generate_instance_uid=False)
+    except Exception as error:  # noqa: BLE001 -- decoders raise whatever damaged pixels make them raise
+        return _outcome(
+            file.path,
+            Verdict.REJECTED,
+            f"the peer refuses transfer syntax {file.transfer_syntax_uid}, and it cannot be decoded here "
+            f"({type(error).__name__})",
+        )
+    return _answered(association, file, dataset)
+
+
+def _answered(association: Association, file: SendFile, content: Any) -> SendOutcome:
+    try:
+        answer = association.send_c_store(content)
+    except (ValueError, AttributeError, RuntimeError, OSError) as error:
+        return _outcome(file.path, Verdict.RETRY, f"could not be sent ({type(error).__name__})")
+    if "Status" not in answer:
+        return _outcome(file.path, Verdict.RETRY, "the association ended while waiting for the answer")
+    status = int(answer.Status)
+    if status == SUCCESS:
+        return SendOutcome(path=file.path, verdict=Verdict.DELIVERED, status=status, reason="")
+    return SendOutcome(path=file.path, verdict=verdict(status), status=status, reason=describe(status))
+
+
+def _outcome(path: Path, result: Verdict, reason: str) -> SendOutcome:
+    return SendOutcome(path=path, verdict=result, status=None, reason=reason)
+
+
+@contextmanager
+def _associated(to: Destination, contexts: list[PresentationContext]) -> Iterator[Association]:
+    """Associate, and release in the end.
+
+    Raises:
+        DestinationError: there is no association; the message says why.
+    """
+    # Both are module-wide switches of pynetdicom: data sets are never logged, files are never decoded.
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    connected: list[bool] = []
+    association = _entity(to).associate(
+        to.host,
+        to.port,
+        contexts=contexts,
+        ae_title=to.called,
+        max_pdu=MAXIMUM_PDU_BYTES,
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda _event: connected.append(True))],
+    )
+    if not association.is_established:
+        raise DestinationError(_why(association, to, connected=bool(connected)))
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _entity(to: Destination) -> AE:
+    entity = AE(to.calling)
+    entity.connection_timeout = to.timeout_s
+    entity.acse_timeout = to.timeout_s
+    entity.dimse_timeout = to.timeout_s
+    entity.network_timeout = to.timeout_s
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return entity
+
+
+def _why(association: Association, to: Destination, *, connected: bool) -> str:
+    place = f"{to.called} at {to.host}:{to.port}"
+    if association.is_rejected:
+        return f"{place} rejected the association: {association.acceptor.primitive.reason_str}"
+    if not connected:
+        return f"{place} is out of reach: nothing listens there, or a firewall is between"
+    if association.rejected_contexts:
+        return f"{place} accepts none of the SOP classes and transfer syntaxes"
+    return f"{place} ended the connection without an association"

@@ -1,0 +1,215 @@
+"""The process that receives: C-ECHO and C-STORE into the spool, the ledger's intake, and its heartbeat."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from dicom_nodes.association import Rejection
+from dicom_nodes.contexts import Acceptable
+from dicom_nodes.reception import Store
+from dicom_nodes.server import Limits, Server
+from service.errors import SettingsError
+from service.intake import Intake
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.ledger.work import Work
+from service.pipelines import load_pipelines
+from service.queue import enqueue, make_app
+from service.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from ipaddress import IPv4Network, IPv6Network
+
+    from pynetdicom.presentation import PresentationContext
+
+    from dicom_nodes.association import Peer, Reception, StoreCommand
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CALLED_NOT_RECOGNISED = Rejection(
+    result=1, source=1, diagnostic=7, reason="the called AE title is not among those that are served"
+)
+CALLING_NOT_RECOGNISED = Rejection(
+    result=1, source=1, diagnostic=3, reason="the calling AE title is not in listener.calling_ae_titles"
+)
+HEARTBEAT_S = 5.0
+GRACE_S = 30.0
+
+
+class StorageService:
+    """Verification and Storage for those who may."""
+
+    def __init__(self, store: Store, *, called: Collection[str], calling: Collection[str]) -> None:
+        self._store = store
+        self._called = frozenset(called)
+        self._calling = frozenset(calling)
+        self._acceptable = Acceptable()
+
+    def admit(self, peer: Peer) -> Rejection | None:
+        """Check the AE titles."""
+        if peer.called_ae not in self._called:
+            return CALLED_NOT_RECOGNISED
+        if self._calling and peer.calling_ae not in self._calling:
+            return CALLING_NOT_RECOGNISED
+        return None
+
+    def contexts(self, proposed: list[PresentationContext]) -> list[PresentationContext]:
+        """Accept what we know, in the sender's order."""
+        return self._acceptable.answer(proposed)
+
+    def begin(self, command: StoreCommand) -> Reception:
+        """Receive an instance."""
+        return self._store.begin(command)
+
+    def ended(self, peer: Peer) -> None:
+        """Let the intake count the study as complete; if the ledger is away, the entry expires by itself."""
+        try:
+            self._store.close(peer.association)
+        except Exception as error:  # noqa: BLE001 -- the association is over, nobody else will report it
+            log.warning("the end of an association could not be recorded: %s", type(error).__name__)
+
+
+class Round:
+    """Something to do again and again; a failure is counted and logged by its type, and never ends the loop."""
+
+    def __init__(self, name: str, every_s: float, step: Callable[[], object]) -> None:
+        self._name = name
+        self._every_s = every_s
+        self._step = step
+        self._due_at = 0.0
+        self.failures = 0
+
+    def run_if_due(self, now: float) -> None:
+        """Do it when its time has come."""
+        if now < self._due_at:
+            return
+        self._due_at = now + self._every_s
+        try:
+            self._step()
+        except Exception as error:  # noqa: BLE001 -- the outer loop of the process
+            self.failures += 1
+            log.error("%s failed (%d times so far): %s", self._name, self.failures, type(error).__name__)  # noqa: TRY400
+
+
+class Listener:
+    """Everything the process holds, built from the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        pipelines = load_pipelines(settings)
+        engine = open_database(settings.database_url)
+        arrivals = Arrivals(engine)
+        app = make_app(settings)
+        self._settings = settings
+        self._woken = threading.Event()
+        self._reports = Reports(engine)
+        self._spool = open_spool(settings)
+        self._store = Store(spool=self._spool, arrivals=arrivals, stored=self._woken.set)
+        self._intake = Intake(
+            arrivals=arrivals,
+            work=Work(engine),
+            pipelines=pipelines,
+            wake=lambda job, priority: enqueue(app, job, priority),
+            quiet_period_s=settings.intake.quiet_period_s,
+        )
+        titles = {title for entry in pipelines for title in entry.called_ae_titles}
+        self._server = bind(
+            settings,
+            StorageService(
+                self._store,
+                called={settings.listener.ae_title, *titles},
+                calling=settings.listener.calling_ae_titles,
+            ),
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until told to stop, then let open associations finish."""
+        removed = self._spool.prepare()
+        if removed:
+            log.info("%d instances that were half received when the listener last ended were removed", removed)
+        finished = threading.Event()
+        rounds = threading.Thread(target=self._rounds, args=(finished,), name="intake", daemon=True)
+        self._server.start()
+        rounds.start()
+        log.info("listening as %s at %s", self._settings.listener.ae_title, self._place)
+        stop.wait()
+        self._server.stop(grace_s=GRACE_S)
+        finished.set()
+        self._woken.set()
+        rounds.join(timeout=GRACE_S)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._settings.listener.host}:{self._server.port}"
+
+    def _rounds(self, finished: threading.Event) -> None:
+        intake = Round("intake", 0.0, self._intake.run_once)
+        timed = [
+            Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("listener", self._place)),
+            Round("keeping associations open", HEARTBEAT_S, self._store.renew),
+            Round("sweep", self._settings.intake.sweep_interval_s, self._intake.sweep),
+        ]
+        while not finished.is_set():
+            intake.run_if_due(time.monotonic())
+            for entry in timed:
+                entry.run_if_due(time.monotonic())
+            self._woken.wait(self._settings.intake.interval_s)
+            self._woken.clear()
+        intake.run_if_due(time.monotonic())
+
+
+def run_listener(settings: Settings, stop: threading.Event) -> None:
+    """Receive studies until `stop` is set.
+
+    Raises:
+        SettingsError: a pipeline, the ledger or the port cannot be used; the message says which setting.
+    """
+    Listener(settings).run(stop)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Return the spool of the state directory."""
+    return Spool(
+        settings.state.directory.absolute() / "spool",
+        minimum_free_bytes=settings.listener.minimum_free_mb << 20,
+        maximum_instance_bytes=settings.listener.maximum_instance_mb << 20,
+    )
+
+
+def bind(settings: Settings, service: StorageService) -> Server:
+    """Take the port.
+
+    Raises:
+        SettingsError: somebody else has it, or the address is not ours.
+    """
+    chosen = settings.listener
+    try:
+        return Server(
+            service,
+            host=chosen.host,
+            port=chosen.port,
+            ae_title=chosen.ae_title,
+            limits=Limits(
+                associations=chosen.maximum_associations,
+                associations_per_address=chosen.maximum_associations_per_address,
+                pdu_bytes=chosen.maximum_pdu_bytes,
+                association_timeout_s=chosen.association_timeout_s,
+                network_timeout_s=chosen.network_timeout_s,
+            ),
+            allows=lambda address: permitted(address, chosen.networks()),
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"listener.host, listener.port: cannot listen at {chosen.host}:{chosen.port}: {error.strerror}"
+        ) from None
+
+
+def permitted(address: str, networks: Collection[IPv4Network | IPv6Network]) -> bool:
+    """Tell whether an address is in one of the networks; no network admits all."""
+    return not networks or any(ip_address(address) in network for network in networks)
