@@ -61,9 +61,7 @@ def spacing(dataset: Dataset, *keywords: str) -> tuple[float, float] | None:
 
 def aspect_ratio(dataset: Dataset) -> float:
     """Return the height of a pixel over its width: from a spacing, else Pixel Aspect Ratio, else 1."""
-    found = spacing(
-        dataset, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"
-    )
+    found = spacing(dataset, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
     return found[0] / found[1] if found else 1.0
 
 

@@ -39,8 +39,7 @@ def probability(finding: Finding) -> str:
     """Say the probability beside the operating point that it is measured against."""
     point = finding.operating_point
     return (
-        f"Model probability {percent(finding.probability)}   "
-        f"Operating point '{point.name}': {percent(point.threshold)}"
+        f"Model probability {percent(finding.probability)}   Operating point '{point.name}': {percent(point.threshold)}"
     )
 
 

@@ -40,9 +40,7 @@ def declare_actual(dataset: Dataset) -> None:
 def _declared(dataset: Dataset) -> list[str]:
     value = dataset.get("SpecificCharacterSet")
     terms = [value] if isinstance(value, str) else list(value or [])
-    return [str(term).strip() for term in terms if str(term).strip()] and [
-        str(term).strip() for term in terms
-    ]
+    return [str(term).strip() for term in terms if str(term).strip()] and [str(term).strip() for term in terms]
 
 
 def _known(term: str) -> bool:
@@ -53,9 +51,7 @@ def _raw_texts(dataset: Dataset) -> Iterator[bytes]:
     for tag in dataset.keys():  # noqa: SIM118 - iterating the data set itself would convert its elements
         element = dataset.get_item(tag)
         value = getattr(element, "value", None)
-        if isinstance(value, bytes) and (
-            element.VR in _TEXT_VRS or (element.VR is None and _may_be_text(tag))
-        ):
+        if isinstance(value, bytes) and (element.VR in _TEXT_VRS or (element.VR is None and _may_be_text(tag))):
             yield value
 
 

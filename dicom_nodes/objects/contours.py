@@ -124,7 +124,7 @@ def _signed_area(points: NDArray[np.float64]) -> float:
 
 def _simplified(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Drop points that are within a tolerance of their chord (Douglas and Peucker 1973), then close exactly."""
-    tolerance = 0.25
+    tolerance = 0.1
     kept = _douglas_peucker(points, tolerance)
     while len(kept) > MAX_POINTS:
         tolerance *= 1.6
@@ -158,6 +158,6 @@ def _distances(
     chord = end - start
     length = float(np.hypot(chord[0], chord[1]))
     if length == 0:
-        return np.linalg.norm(points - start, axis=1)
+        return np.asarray(np.linalg.norm(points - start, axis=1))
     across = (points[:, 0] - start[0]) * chord[1] - (points[:, 1] - start[1]) * chord[0]
     return np.asarray(np.abs(across) / length)

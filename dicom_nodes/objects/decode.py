@@ -57,9 +57,7 @@ def stored_values(path: Path, header: Dataset) -> NDArray[Any]:
         pixels = _used_bits(header, pixels)
     shape = (integer(header, "Rows"), integer(header, "Columns"))
     if pixels.shape[:2] != shape:
-        raise UndecodableError(
-            "The pixel data holds another number of rows and columns than the header says."
-        )
+        raise UndecodableError("The pixel data holds another number of rows and columns than the header says.")
     if text(header, "PhotometricInterpretation").upper() == "PALETTE COLOR":
         return _palette(header, pixels)
     return pixels
@@ -71,9 +69,7 @@ def _check_description(header: Dataset) -> None:
         raise UndecodableError(f"The image claims {pixels} samples; the limit is {MAX_PIXELS}.")
     allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
     if allocated not in _BITS_ALLOCATED or not 1 < stored <= allocated:
-        raise NotEligibleError(
-            f"The image has {stored} of {allocated} bits per pixel, which is not supported."
-        )
+        raise NotEligibleError(f"The image has {stored} of {allocated} bits per pixel, which is not supported.")
     if integer(header, "SamplesPerPixel", 1) not in {1, 3}:
         raise NotEligibleError("The image has neither one nor three samples per pixel.")
 
@@ -90,9 +86,7 @@ def _native(path: Path, header: Dataset, syntax: str) -> NDArray[Any]:
         expected = rows * columns * size
         if len(buffer) < expected:
             raise UndecodableError(f"The pixel data is truncated: {len(buffer)} of {expected} bytes.")
-        return _plain(buffer[: expected + expected % 2], size, syntax)[: rows * columns].reshape(
-            rows, columns
-        )
+        return _plain(buffer[: expected + expected % 2], size, syntax)[: rows * columns].reshape(rows, columns)
     return _plain_colour(dataset)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import UID
 
 from dicom_nodes.objects import codes, identity
 from dicom_nodes.objects.attributes import integer, text
@@ -82,10 +83,10 @@ def reference(dataset: Dataset) -> Dataset:
 def _file_meta(kind: Kind, uid: str) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = kind.sop_class_uid
-    meta.MediaStorageSOPInstanceUID = uid
-    meta.TransferSyntaxUID = kind.transfer_syntax_uid
-    meta.ImplementationClassUID = identity.IMPLEMENTATION_CLASS_UID
+    meta.MediaStorageSOPClassUID = UID(kind.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(uid)
+    meta.TransferSyntaxUID = UID(kind.transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(identity.IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = identity.IMPLEMENTATION_VERSION_NAME
     return meta
 

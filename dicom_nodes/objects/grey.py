@@ -77,9 +77,7 @@ def modality_values(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.float3
     return np.asarray(stored * np.float32(slope or 1.0) + np.float32(intercept), dtype=np.float32)
 
 
-def voi_values(
-    dataset: Dataset, values: NDArray[np.float32], padding: NDArray[np.bool_] | None
-) -> NDArray[np.float32]:
+def voi_values(dataset: Dataset, values: NDArray[np.float32], padding: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Map values into [0, 1] by the first VOI LUT, else the first window, else a range that fits."""
     source = macro(dataset, "FrameVOILUTSequence")
     for grey in (_voi_table(dataset, source, values), _window(source, values)):
@@ -162,9 +160,7 @@ class _Table:
         self._first = _wrap(int(descriptor[1]), signed=signed_input)
         # Some makers declare 16 bits and fill 12: the larger of what is declared would turn the image black.
         declared = float(2 ** int(min(max(descriptor[2], 1), 16)) - 1)
-        self.maximum = (
-            declared if self._entries.max() > declared / 2 else max(1.0, float(self._entries.max()))
-        )
+        self.maximum = declared if self._entries.max() > declared / 2 else max(1.0, float(self._entries.max()))
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         index = np.clip(values.astype(np.int64) - self._first, 0, self._entries.size - 1)

@@ -50,6 +50,4 @@ def is_ours(dataset: Dataset) -> bool:
 
     The SOP class does not say: a chest radiograph can arrive as Secondary Capture.
     """
-    return (
-        text(dataset, "Manufacturer") == MANUFACTURER and text(dataset, "ManufacturerModelName") == MODEL_NAME
-    )
+    return text(dataset, "Manufacturer") == MANUFACTURER and text(dataset, "ManufacturerModelName") == MODEL_NAME

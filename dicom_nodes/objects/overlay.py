@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from dicom_nodes.objects.contours import Region
-    from dicom_nodes.objects.typesetting import Strip
     from service.types import Attribution, Finding, Image, Result
 
     Box = tuple[int, int, int, int]
@@ -151,13 +150,13 @@ def _outlined(
     dashed: bool,
 ) -> Picture.Image:
     """Draw outlines with soft edges: a dark rim keeps a bright line visible on bone."""
-    for ink, thickness in (((0, 0, 0), 8), (tint, 4)):
+    for ink, thickness in (((0, 0, 0), 9), (tint, 4)):
         mask = Picture.new("L", (picture.width * 2, picture.height * 2))
         pen = ImageDraw.Draw(mask)
         for region in regions:
             for piece in _pieces(region.points * np.array(scale), dashed=dashed):
                 # A coordinate counts from the corner of the first pixel, the pen from its centre; here twice.
-                pen.line([(2 * x - 0.5, 2 * y - 0.5) for x, y in piece], fill=255, width=thickness // 2 + 1)
+                pen.line([(2 * x - 0.5, 2 * y - 0.5) for x, y in piece], fill=255, width=thickness, joint="curve")
         soft = mask.resize(picture.size, Picture.Resampling.BOX)
         picture = Picture.composite(Picture.new("RGB", picture.size, ink), picture, soft)
     return picture

@@ -71,9 +71,7 @@ def read_image(path: Path) -> SourceImage:
             header=header,
             grey=grey,
             values=values,
-            pixel_spacing_mm=spacing(
-                measures, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"
-            ),
+            pixel_spacing_mm=spacing(measures, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
         )
     return SourceImage(header=dataset, image=image)
 

@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from dicom_nodes.objects import captions, codes
-from dicom_nodes.objects.attributes import integer, items, spacing, text, texts
+from dicom_nodes.objects.attributes import items, spacing, text, texts
 from dicom_nodes.objects.derived import Kind, reference, start
 from dicom_nodes.objects.overlay import explained, render
 
@@ -27,6 +27,57 @@ KIND = "secondary-capture"
 SERIES_NUMBER = 9001
 MAX_JPEG_BYTES = 1_000_000
 _QUALITIES = (90, 85, 80, 70, 60)
+_UNPAIRED = frozenset(
+    [
+        "ABDOMEN",
+        "ABDOMENPELVIS",
+        "AORTA",
+        "BLADDER",
+        "BRAIN",
+        "CHEST",
+        "CHESTABDOMEN",
+        "CHESTABDPELVIS",
+        "COCCYX",
+        "COLON",
+        "CSPINE",
+        "CTSPINE",
+        "DUODENUM",
+        "ESOPHAGUS",
+        "FACE",
+        "GALLBLADDER",
+        "HEAD",
+        "HEADNECK",
+        "HEART",
+        "JAW",
+        "LIVER",
+        "LSPINE",
+        "LSSPINE",
+        "MAXILLA",
+        "MEDIASTINUM",
+        "NECK",
+        "NECKCHEST",
+        "NOSE",
+        "PANCREAS",
+        "PELVIS",
+        "PHARYNX",
+        "PROSTATE",
+        "RECTUM",
+        "SKULL",
+        "SPINE",
+        "SPLEEN",
+        "SSPINE",
+        "STERNUM",
+        "STOMACH",
+        "THYROID",
+        "TLSPINE",
+        "TONGUE",
+        "TRACHEA",
+        "TSPINE",
+        "UTERUS",
+        "WHOLEBODY",
+    ]
+)
+"""Body parts of PS3.16 annex L that have no side."""
 
 
 def build(source: Dataset, image: Image, result: Result) -> Dataset:
@@ -72,9 +123,7 @@ def build_uncompressed(source: Dataset, image: Image, result: Result) -> Dataset
     return dataset
 
 
-def _common(
-    source: Dataset, image: Image, result: Result, rendering: Rendering, transfer_syntax: str
-) -> FileDataset:
+def _common(source: Dataset, image: Image, result: Result, rendering: Rendering, transfer_syntax: str) -> FileDataset:
     attribution, finding = explained(result)
     title = attribution.title if attribution else "no map"
     kind = Kind(
@@ -113,9 +162,7 @@ def burned_in(source: Dataset) -> str:
 
 def _derivation(result: Result) -> str:
     maps = ", ".join(attribution.title for attribution in result.attributions) or "no explanation"
-    return f"Side by side: film as sent, and film with {maps} of {result.model.title} {result.model.version}"[
-        :1024
-    ]
+    return f"Side by side: film as sent, and film with {maps} of {result.model.title} {result.model.version}"[:1024]
 
 
 def _source_image(source: Dataset) -> Dataset:
@@ -136,16 +183,22 @@ def _add_anatomy(source: Dataset, dataset: Dataset) -> None:
     """Both panels lie as the source lies, so its orientation and side hold for the picture."""
     orientation = texts(source, "PatientOrientation")
     dataset.PatientOrientation = list(orientation) if len(orientation) == 2 else None  # noqa: PLR2004
-    for keyword in ("BodyPartExamined", "Laterality", "ImageLaterality"):
+    for keyword in ("BodyPartExamined", "ImageLaterality"):
         value = text(source, keyword)
         if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
             setattr(dataset, keyword, value)
-    if "Laterality" not in dataset and "ImageLaterality" not in dataset:
-        # Type 2C: without a body part nobody can tell that it is not a paired one (PS3.3 C.7.3.1).
-        dataset.Laterality = None
+    _add_laterality(source, dataset)
     for item in items(source, "AnatomicRegionSequence")[:1]:
         if text(item, "CodeValue") and text(item, "CodingSchemeDesignator") and text(item, "CodeMeaning"):
             dataset.AnatomicRegionSequence = [_plain_code(item)]
+
+
+def _add_laterality(source: Dataset, dataset: Dataset) -> None:
+    """Laterality is type 2C (PS3.3 C.7.3.1): forbidden on unpaired parts, else present, if need be empty."""
+    if text(source, "BodyPartExamined").upper() in _UNPAIRED or "ImageLaterality" in dataset:
+        return
+    side = text(source, "Laterality").upper()
+    dataset.Laterality = side if side in {"L", "R"} else None
 
 
 def _plain_code(item: Dataset) -> Dataset:

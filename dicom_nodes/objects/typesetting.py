@@ -47,8 +47,8 @@ class Strip:
         x = left + _margin(self.width) // 2
         for line in self.lines:
             canvas.text((x, y), line.text, fill=line.colour, font=font(line.size))
-            box = canvas.textbbox((x, y), line.text, font=font(line.size))
-            boxes.append(tuple(int(edge) for edge in box))
+            ends = canvas.textbbox((x, y), line.text, font=font(line.size))
+            boxes.append((int(ends[0]), int(ends[1]), int(ends[2]), int(ends[3])))
             y += _leading(line.size)
         return boxes
 
@@ -87,11 +87,11 @@ def _wrap(line: Line, room: int) -> list[Line]:
     while size > MIN_SIZE and max(text_width(word, size) for word in words) > room:
         size -= 1
     rows: list[str] = []
-    for word in (piece for word in words for piece in _pieces(word, size, room)):
-        if rows and text_width(f"{rows[-1]} {word}", size) <= room:
-            rows[-1] += f" {word}"
+    for piece in (part for word in words for part in _pieces(word, size, room)):
+        if rows and text_width(f"{rows[-1]} {piece}", size) <= room:
+            rows[-1] += f" {piece}"
         else:
-            rows.append(word)
+            rows.append(piece)
     return [Line(text=row.rstrip(), size=size, colour=line.colour) for row in rows if row.strip()]
 
 

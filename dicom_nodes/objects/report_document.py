@@ -1,0 +1,82 @@
+"""What all our Structured Reports share: document module, evidence, language, observer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset
+
+from dicom_nodes.objects import codes, identity
+from dicom_nodes.objects import content_items as content
+from dicom_nodes.objects.attributes import text
+from dicom_nodes.objects.codes import dcm
+from dicom_nodes.objects.derived import reference
+from service.types import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydicom.dataset import FileDataset
+
+    from service.types import ModelIdentity, OutboxObject
+
+_SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
+_ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
+
+
+def add_document(source: Dataset, dataset: FileDataset, supersedes: Sequence[OutboxObject]) -> None:
+    """Write the SR Document General module (PS3.3 C.17.2): complete, and verified by nobody.
+
+    Of the superseded objects only reports are predecessors; a picture is no document.
+    """
+    dataset.CodingSchemeIdentificationSequence = [codes.private_scheme()]
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.CurrentRequestedProcedureEvidenceSequence = [
+        _hierarchy(text(source, "StudyInstanceUID"), text(source, "SeriesInstanceUID"), reference(source))
+    ]
+    predecessors = [earlier for earlier in supersedes if earlier.sop_class_uid.startswith(_SR_CLASSES)]
+    if predecessors:
+        dataset.PredecessorDocumentsSequence = [_predecessor(earlier) for earlier in predecessors]
+
+
+def _predecessor(earlier: OutboxObject) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = earlier.sop_class_uid
+    item.ReferencedSOPInstanceUID = earlier.sop_instance_uid
+    return _hierarchy(earlier.study_instance_uid, earlier.series_instance_uid, item)
+
+
+def _hierarchy(study: str, series: str, instance: Dataset) -> Dataset:
+    """Hierarchical SOP Instance Reference (PS3.3 C.17.2.1)."""
+    inner = Dataset()
+    inner.SeriesInstanceUID = series
+    inner.ReferencedSOPSequence = [instance]
+    outer = Dataset()
+    outer.StudyInstanceUID = study
+    outer.ReferencedSeriesSequence = [inner]
+    return outer
+
+
+def language() -> Dataset:
+    """Return the language of the words (TID 1204)."""
+    name = dcm("121049", "Language of Content Item and Descendants")
+    return content.code(name, _ENGLISH, relationship=content.MODIFIER)
+
+
+def observer(model: ModelIdentity, software_version: str) -> list[Dataset]:
+    """Return the observer context of a device (TID 1002, TID 1004): the model observes, no person does."""
+    device = {
+        ("121013", "Device Observer Name"): model.title,
+        ("121014", "Device Observer Manufacturer"): model.manufacturer,
+        ("121015", "Device Observer Model Name"): f"{model.name} {model.version}",
+        ("121016", "Device Observer Serial Number"): f"sha256 {model.sha256} / Pellucid {software_version}",
+    }
+    device_uid = identity.device_uid(model_sha256=model.sha256)
+    return [
+        content.code(dcm("121005", "Observer Type"), dcm("121007", "Device"), relationship=content.CONTEXT),
+        content.uid(dcm("121012", "Device Observer UID"), device_uid, relationship=content.CONTEXT),
+        *(content.text(dcm(*name), value, relationship=content.CONTEXT) for name, value in device.items() if value),
+    ]
