@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -60,8 +61,8 @@ def phantom_dataset(study: PhantomStudy) -> Dataset:
     """Return the instance: DX for presentation (PS3.3 A.26) or CR (A.2)."""
     digital = study.modality == "DX"
     sop_class = DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
-    uid = derived_uid("phantom", study.name, study.modality, study.photometric, "instance")
-    dataset = FileDataset(None, {}, file_meta=_meta(sop_class, uid), preamble=b"\0" * 128)
+    uid = UID(derived_uid("phantom", study.name, study.modality, study.photometric, "instance"))
+    dataset = FileDataset("", {}, file_meta=_meta(sop_class, uid), preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = uid
@@ -71,17 +72,17 @@ def phantom_dataset(study: PhantomStudy) -> Dataset:
     _add_acquisition(dataset, study)
     _add_pixels(dataset, study)
     if digital:
-        _add_digital_x_ray(dataset)
+        _add_digital_x_ray(dataset, study)
     return dataset
 
 
-def _meta(sop_class: str, uid: str) -> FileMetaDataset:
+def _meta(sop_class: UID, uid: UID) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return meta
 
@@ -148,8 +149,6 @@ def _add_pixels(dataset: Dataset, study: PhantomStudy) -> None:
     dataset.BitsStored = BITS
     dataset.HighBit = BITS - 1
     dataset.PixelRepresentation = 0
-    dataset.PixelIntensityRelationship = "LOG"
-    dataset.PixelIntensityRelationshipSign = 1 if inverted else -1
     dataset.RescaleIntercept = "0"
     dataset.RescaleSlope = "1"
     dataset.RescaleType = "US"
@@ -160,8 +159,11 @@ def _add_pixels(dataset: Dataset, study: PhantomStudy) -> None:
     dataset.PixelData = np.ascontiguousarray(pixels, dtype="<u2").tobytes()
 
 
-def _add_digital_x_ray(dataset: Dataset) -> None:
+def _add_digital_x_ray(dataset: Dataset, study: PhantomStudy) -> None:
     """Add what the DX modules ask for beyond CR (PS3.3 C.8.11)."""
+    dataset.PixelIntensityRelationship = "LOG"
+    # -1: higher values mean less X-ray intensity (PS3.3 C.8.11.3.1.2), as where bone is bright.
+    dataset.PixelIntensityRelationshipSign = 1 if study.photometric == "MONOCHROME1" else -1
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.ImageLaterality = "U"
     dataset.AnatomicRegionSequence = Sequence([item(Code(value="51185008", scheme="SCT", meaning="Chest"))])

@@ -64,9 +64,7 @@ class DenseNet121(nn.Module):
 
 
 def _dense_block(inputs: int, depth: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict((f"denselayer{n + 1}", DenseLayer(inputs + n * GROWTH)) for n in range(depth))
-    )
+    return nn.Sequential(OrderedDict((f"denselayer{n + 1}", DenseLayer(inputs + n * GROWTH)) for n in range(depth)))
 
 
 def _transition(inputs: int) -> nn.Sequential:

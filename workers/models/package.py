@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.types import Image
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class PackagedClassifier:
     """A `workers.interfaces.Classifier`: a graph written here with weights from safetensors."""
 
@@ -63,9 +63,7 @@ class PackagedClassifier:
         temperature = np.array([label.temperature for label in self.card.labels])
         bias = np.array([label.bias for label in self.card.labels])
         # Clipped, so that a confident logit neither overflows nor warns.
-        probabilities: NDArray[np.float64] = 1.0 / (
-            1.0 + np.exp(-np.clip(values / temperature + bias, -60.0, 60.0))
-        )
+        probabilities: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(values / temperature + bias, -60.0, 60.0)))
         return probabilities
 
     def to_source(self, image: Image, attribution: torch.Tensor) -> NDArray[np.float32]:
@@ -94,15 +92,11 @@ def load_package(folder: Path, device: torch.device) -> PackagedClassifier:
 def _tensors(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     path = folder / card.weights.file
     if path.parent.resolve() != folder.resolve():
-        raise ModelError(
-            f"{folder}: the weights file must lie beside model.toml, not at '{card.weights.file}'"
-        )
+        raise ModelError(f"{folder}: the weights file must lie beside model.toml, not at '{card.weights.file}'")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); restore it from where the package came"
-        ) from None
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); restore it from where the package came") from None
     found = hashlib.sha256(content).hexdigest()
     if found != card.weights.sha256:
         raise ModelError(
@@ -122,7 +116,5 @@ def _fill(network: nn.Module, tensors: dict[str, torch.Tensor], *, where: str) -
     misshapen = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
     for fault, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if names:
-            raise ModelError(
-                f"{where}: does not fit the graph; {len(names)} tensors {fault}, first '{names[0]}'"
-            )
+            raise ModelError(f"{where}: does not fit the graph; {len(names)} tensors {fault}, first '{names[0]}'")
     network.load_state_dict(tensors, strict=True)

@@ -32,6 +32,10 @@ TEXTS = (
     "RT",
     "LT",
 )
+BLACKENED = 0.25
+"""Share of the films of which a corner is blackened."""
+LETTERED = 0.35
+"""Share of the films that get a text; the same share gets a second one."""
 BODY_MARGIN = 15
 """Pixels around the lungs that stay as they are when the background is changed."""
 
@@ -72,14 +76,12 @@ def _move(batch: Batch, generator: torch.Generator) -> Batch:
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = zoom * aspect, zoom / aspect
     shift = 0.12 * torch.stack([_spread(count, generator), _spread(count, generator)], dim=1)
-    matrix = torch.stack(
-        [torch.stack([x * cos, -y * sin + shear], 1), torch.stack([x * sin, y * cos], 1)], dim=1
-    )
+    matrix = torch.stack([torch.stack([x * cos, -y * sin + shear], 1), torch.stack([x * sin, y * cos], 1)], dim=1)
     theta = torch.cat([matrix, shift[:, :, None]], dim=2)
     grid = F.affine_grid(theta, list(batch.films.shape), align_corners=False)
     films = _sample(batch.films, grid, generator)
     known = torch.cat([batch.lungs, batch.masks], dim=1)
-    lungs, masks = F.grid_sample(known, grid, align_corners=False).split(1, dim=1)
+    lungs, masks = torch.split(F.grid_sample(known, grid, align_corners=False), 1, dim=1)
     return Batch(films=films, lungs=lungs, masks=masks)
 
 
@@ -87,7 +89,7 @@ def _sample(films: torch.Tensor, grid: torch.Tensor, generator: torch.Generator)
     """Sample with the edge continued on half of the films and with air around the others."""
     continued = F.grid_sample(films, grid, padding_mode="border", align_corners=False)
     beyond = grid.abs().amax(-1)[:, None] > 1
-    air = beyond & (torch.rand((films.shape[0], 1, 1, 1), generator=generator) < 0.5)
+    air = beyond & happens(films.shape[0], 0.5, generator)
     return torch.where(air, torch.zeros_like(continued), continued)
 
 
@@ -105,7 +107,7 @@ def _degrade(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     scale = float(_between(1, 0.35, 0.9, generator))
     small = F.interpolate(films, scale_factor=scale, mode="bilinear", antialias=True, align_corners=False)
     blurred = F.interpolate(small, size=(rows, columns), mode="bilinear", align_corners=False)
-    chosen = torch.rand((count, 1, 1, 1), generator=generator) < 0.35
+    chosen = happens(count, 0.35, generator)
     films = torch.where(chosen, blurred, films)
     amount = 0.025 * torch.rand((count, 1, 1, 1), generator=generator)
     return (films + amount * torch.randn(films.shape, generator=generator)).clamp(0.0, 1.0)
@@ -124,24 +126,24 @@ def _background(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Gener
         mode="bilinear",
         align_corners=False,
     )
-    lit = torch.rand((count, 1, 1, 1), generator=generator) < 0.5
+    lit = happens(count, 0.5, generator)
     films = torch.where(lit, films + 0.16 * far * field, films)
     other = films[torch.randperm(count, generator=generator)]
-    swapped = torch.rand((count, 1, 1, 1), generator=generator) < 0.15
+    swapped = happens(count, 0.15, generator)
     return torch.where(swapped, films * (1 - far) + other * far, films).clamp(0.0, 1.0)
 
 
 def _collimate(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Cover up to a tenth of each side of a part of the films with black, grey or white."""
+    """Cover up to a tenth of each side of a part of the films with black or a shade of grey."""
     count, _, rows, columns = films.shape
-    chosen = torch.rand((count, 1, 1, 1), generator=generator) < 0.3
+    chosen = happens(count, 0.3, generator)
     widths = 0.1 * torch.rand((count, 4), generator=generator) ** 2
     row = torch.linspace(0, 1, rows).view(1, 1, -1, 1)
     column = torch.linspace(0, 1, columns).view(1, 1, 1, -1)
     top, bottom, left, right = (w.view(-1, 1, 1, 1) for w in widths.unbind(1))
     covered = (row < top) | (row > 1 - bottom) | (column < left) | (column > 1 - right)
     shade = torch.rand((count, 1, 1, 1), generator=generator)
-    shade = torch.where(shade < 0.6, 0.0, torch.where(shade > 0.9, 1.0, shade))
+    shade = torch.where(happens(count, 0.6, generator), 0.0, shade)
     return torch.where(chosen & covered, shade, films)
 
 
@@ -151,14 +153,13 @@ def _letter(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     count, _, rows, columns = films.shape
     draws = torch.rand((count, 12), generator=generator).tolist()
     for index, draw in enumerate(draws):
-        if draw[0] < 0.25:
+        if draw[0] < BLACKENED:
             height, width = int(rows * (0.08 + 0.15 * draw[1])), int(columns * (0.08 + 0.15 * draw[2]))
-            top = 0 if draw[3] < 0.5 else rows - height
-            left = 0 if draw[4] < 0.5 else columns - width
+            top, left = round(draw[3]) * (rows - height), round(draw[4]) * (columns - width)
             films[index, 0, top : top + height, left : left + width] = 0.0
         for start in (5, 8):
-            if draw[start] < 0.35:
-                _burn(films[index, 0], draw[start] / 0.35, draw[start + 1], draw[start + 2])
+            if draw[start] < LETTERED:
+                _burn(films[index, 0], draw[start] / LETTERED, draw[start + 1], draw[start + 2])
     return films
 
 
@@ -167,10 +168,15 @@ def _burn(film: torch.Tensor, choice: float, across: float, down: float) -> None
     glyphs = render_text(TEXTS[int(choice * len(TEXTS)) % len(TEXTS)], 8 + int(choice * 7919) % 17)
     height, width = min(glyphs.shape[0], rows), min(glyphs.shape[1], columns)
     # Mostly near the sides, where markers are placed, but anywhere in principle.
-    across = across**2 * 0.5 if choice < 0.5 else 1 - across**2 * 0.5
+    across = abs(round(choice) - across**2 * 0.5)
     top, left = int(down * (rows - height)), int(across * (columns - width))
     place = film[top : top + height, left : left + width]
     torch.maximum(place, glyphs[:height, :width], out=place)
+
+
+def happens(count: int, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Return True for about `share` of the films, bool (count, 1, 1, 1)."""
+    return torch.rand((count, 1, 1, 1), generator=generator) < share
 
 
 def widen(masks: torch.Tensor, margin: int) -> torch.Tensor:

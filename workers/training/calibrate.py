@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize
 
 from service.types import OperatingPoint
-from workers.evaluation import confuse
+from workers.evaluation.figures import confuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from workers.training.augment import Batch
+from workers.training.augment import Batch, happens
 from workers.training.plant import plant, plant_outside
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class Example:
     truth: torch.Tensor
 
 
-def epoch_batches(
-    corpus: Corpus, settings: Synthesis, *, size: int, seed: tuple[int, int]
-) -> Iterator[Example]:
+def epoch_batches(corpus: Corpus, settings: Synthesis, *, size: int, seed: tuple[int, int]) -> Iterator[Example]:
     """Yield the batches of one epoch; `seed` (run, epoch) is the only source of chance.
 
     Both classes come equally often; the films of the larger class come once each.
@@ -110,9 +108,7 @@ def _endless(indices: NDArray[np.int64], rng: np.random.Generator) -> Iterator[i
 def _real(corpus: Corpus, chosen: NDArray[np.int64], generator: torch.Generator) -> Example:
     films = as_films(corpus.films.pixels[chosen])
     lungs = as_masks(corpus.lungs[chosen], films)
-    decoy = (torch.rand((len(films), 1, 1, 1), generator=generator) < DECOYS) & (
-        lungs.amax((1, 2, 3), True) > 0
-    )
+    decoy = happens(len(films), DECOYS, generator) & (lungs.amax((1, 2, 3), True) > 0)
     films = torch.where(decoy, plant_outside(films, lungs, generator), films)
     truth = torch.from_numpy(corpus.films.labels[chosen]).float()[:, None]
     return Example(batch=Batch(films=films, lungs=lungs, masks=torch.zeros_like(films)), truth=truth)

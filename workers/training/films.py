@@ -70,9 +70,7 @@ def find_films(folder: Path, *, negative: str, positive: str) -> list[Film]:
         inside = folder / name
         paths = sorted(p for p in inside.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not paths:
-            raise SettingsError(
-                f"{inside}: no film (.png, .jpg, .jpeg); check [data] folder, negative and positive"
-            )
+            raise SettingsError(f"{inside}: no film (.png, .jpg, .jpeg); check [data] folder, negative and positive")
         for path in paths:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if digest not in seen:
@@ -93,9 +91,7 @@ def split_by_patient(films: Sequence[Film], *, share: float, seed: int) -> tuple
     return training, validation
 
 
-def decode(
-    films: Sequence[Film], *, rows: int, columns: int, cache: Path, advance: Callable[[int], None]
-) -> FilmSet:
+def decode(films: Sequence[Film], *, rows: int, columns: int, cache: Path, advance: Callable[[int], None]) -> FilmSet:
     """Decode and resize the films, or take them from `cache` when it holds exactly these.
 
     `advance` is called with the number of films done since the last call.

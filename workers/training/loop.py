@@ -102,9 +102,9 @@ def train(
 def _start(settings: TrainingSettings, training: Corpus, device: torch.device) -> Run:
     torch.manual_seed(settings.seed)
     wanted = settings.optimisation
-    network = build_graph(settings.package.graph, labels=1).to(
-        device=device, memory_format=torch.channels_last
-    )
+    network = build_graph(settings.package.graph, labels=1).to(device)
+    # Channels last is what bfloat16 convolutions on a CPU are written for.
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to its stubs
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -138,9 +138,7 @@ def _epoch(run: Run, training: Corpus, validation: Corpus, watcher: Watcher) -> 
         steps += 1
         run.done += 1
         watcher.step(number + 1, run.done, run.steps)
-    scores = examine(
-        run.average, settings.package.cam_layer, validation, device=run.device, seed=settings.seed
-    ).scores
+    scores = examine(run.average, settings.package.cam_layer, validation, device=run.device, seed=settings.seed).scores
     record = {name: value / steps for name, value in sums.items()} | scores.as_dict()
     record |= {"epoch": number + 1, "seconds": time.monotonic() - started}
     run.history.append(record)
@@ -162,8 +160,8 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
         found = losses(
             logits.float(),
             activation.map(),
-            example.truth.to(run.device),
-            batch,
+            truth=example.truth.to(run.device),
+            batch=batch,
             settings=run.settings.synthesis,
             smooth=wanted.label_smoothing,
         )

@@ -1,5 +1,7 @@
-"""A small network that outlines lungs, taught by clear films with opacities painted over and by
-phantoms."""
+"""A small network that outlines lungs on any film, taught by clear films with opacities painted over them.
+
+A rule finds the lungs of a clear film; a consolidated lung is as bright as the heart, and there the rule fails.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 
 from workers.device import autocast
 from workers.preprocess import resize, standardize
-from workers.training.augment import Batch, augment
+from workers.training.augment import Batch, augment, happens
 from workers.training.plant import plant, veil
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ LOST = 0.4
 
 
 class LungNetwork(nn.Module):
-    """A U-Net of three levels (Ronneberger et al. 2015, arXiv:1505.04597): (batch, 1, SIDE, SIDE) to
-    logits."""
+    """A U-Net of three levels (Ronneberger et al. 2015, arXiv:1505.04597) on (batch, 1, SIDE, SIDE)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,9 +47,7 @@ class LungNetwork(nn.Module):
         inner = self.bottom(F.max_pool2d(third, 2))
         inner = self.up3(torch.cat([F.interpolate(inner, scale_factor=2), third], dim=1))
         inner = self.up2(torch.cat([F.interpolate(inner, scale_factor=2), second], dim=1))
-        logits: torch.Tensor = self.last(
-            self.up1(torch.cat([F.interpolate(inner, scale_factor=2), first], dim=1))
-        )
+        logits: torch.Tensor = self.last(self.up1(torch.cat([F.interpolate(inner, scale_factor=2), first], dim=1)))
         return logits
 
 
@@ -137,10 +136,10 @@ def _harder(batch: Batch, generator: torch.Generator) -> Batch:
         films = plant(films, batch.lungs, generator).films
     side = torch.zeros_like(films)
     side[..., : SIDE // 2] = 1.0
-    left = torch.rand((len(films), 1, 1, 1), generator=generator) < 0.5
-    white = (torch.rand((len(films), 1, 1, 1), generator=generator) < 0.35).float()
+    left = happens(len(films), 0.5, generator)
+    white = happens(len(films), 0.35, generator).float()
     films = veil(films, batch.lungs, white * torch.where(left, side, 1 - side))
-    sick = torch.rand((len(films), 1, 1, 1), generator=generator) < 0.7
+    sick = happens(len(films), 0.7, generator)
     films = torch.where(sick, films, batch.films)
     return augment(Batch(films=films, lungs=batch.lungs, masks=batch.masks), generator)
 

@@ -7,7 +7,7 @@ the map that readers will see is the one that is held to the lungs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -43,14 +43,12 @@ class Activation:
     def __init__(self, network: nn.Module, cam_layer: str) -> None:
         heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if len(heads) != 1:
-            raise ModelError(
-                f"class activation maps need exactly one linear layer; the graph has {len(heads)}"
-            )
+            raise ModelError(f"class activation maps need exactly one linear layer; the graph has {len(heads)}")
         self._head = heads[0]
         self._layer = network.get_submodule(cam_layer)
         self._maps: torch.Tensor | None = None
 
-    def __enter__(self) -> Activation:
+    def __enter__(self) -> Self:
         self._handle = self._layer.register_forward_hook(self._keep)
         return self
 
@@ -74,6 +72,7 @@ class Activation:
 def losses(
     logits: torch.Tensor,
     activation: torch.Tensor,
+    *,
     truth: torch.Tensor,
     batch: Batch,
     settings: Synthesis,
@@ -90,7 +89,7 @@ def losses(
         smooth: label smoothing.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, truth * (1 - smooth) + 0.5 * smooth)
-    grid = activation.shape[-2:]
+    grid = (activation.shape[-2], activation.shape[-1])
     lungs = F.adaptive_avg_pool2d(widen(batch.lungs, LUNG_MARGIN), grid)
     masks = F.adaptive_avg_pool2d(widen(batch.masks, MASK_MARGIN), grid)
     outside = _outside(activation, lungs)

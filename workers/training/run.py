@@ -61,9 +61,7 @@ def run_training(
         watcher=watcher,
     )
     _round_to_half(outcome)
-    found = examine(
-        outcome.network, settings.package.cam_layer, validation, device=device, seed=settings.seed
-    )
+    found = examine(outcome.network, settings.package.cam_layer, validation, device=device, seed=settings.seed)
     # Both views of each validation film: as they are they are easier than another day's.
     logits = np.concatenate([found.answers.plain, found.answers.harder])
     truth = np.concatenate([validation.films.labels, validation.films.labels])

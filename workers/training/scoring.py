@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from workers.evaluation import auc, confuse
+from workers.evaluation.figures import auc, confuse
 from workers.preprocess import standardize
 from workers.training.augment import Batch, augment, widen
 from workers.training.corpus import Corpus, as_films, as_masks
@@ -69,9 +69,7 @@ class Examination:
     answers: Answers
 
 
-def examine(
-    network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch.device, seed: int
-) -> Examination:
+def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch.device, seed: int) -> Examination:
     """Examine a network in evaluation mode; the same `seed` plants and augments the same way every epoch."""
     films = as_films(corpus.films.pixels)
     lungs = as_masks(corpus.lungs, films)
@@ -82,7 +80,7 @@ def examine(
         generator = torch.Generator().manual_seed(seed)
         varied = [
             augment(Batch(films=f, lungs=g, masks=m), generator).films
-            for f, g, m in zip(films.split(CHUNK), lungs.split(CHUNK), empty.split(CHUNK), strict=True)
+            for f, g, m in zip(*(torch.split(t, CHUNK) for t in (films, lungs, empty)), strict=True)
         ]
         harder, _ = _run(network, activation, torch.cat(varied), device)
         clear = (truth == 0) & corpus.lungs.any(axis=(1, 2))
@@ -106,7 +104,7 @@ def _run(
     network: nn.Module, activation: Activation, films: torch.Tensor, device: torch.device
 ) -> tuple[NDArray[np.float64], torch.Tensor]:
     logits, maps = [], []
-    for chunk in films.split(CHUNK):
+    for chunk in torch.split(films, CHUNK):
         logits.append(network(standardize(chunk).to(device))[:, 0].double().cpu())
         maps.append(activation.map().cpu())
     if not logits:
@@ -123,7 +121,7 @@ def _energy(maps: torch.Tensor, regions: torch.Tensor) -> float:
     if len(maps) == 0:
         return float("nan")
     evidence = maps.clamp_min(0)
-    inside = evidence * F.adaptive_avg_pool2d(regions, maps.shape[-2:])
+    inside = evidence * F.adaptive_avg_pool2d(regions, (maps.shape[-2], maps.shape[-1]))
     return float((inside.sum(dim=(1, 2, 3)) / evidence.sum(dim=(1, 2, 3)).clamp_min(1e-6)).mean())
 
 
@@ -133,9 +131,7 @@ def _pointing(maps: torch.Tensor, masks: torch.Tensor) -> tuple[float, float]:
     if not bool(there.any()):
         return float("nan"), float("nan")
     masks = masks[there]
-    fine = F.interpolate(
-        maps[there].clamp_min(0), size=masks.shape[-2:], mode="bilinear", align_corners=False
-    )
+    fine = F.interpolate(maps[there].clamp_min(0), size=masks.shape[-2:], mode="bilinear", align_corners=False)
     peak = fine.flatten(1).argmax(dim=1, keepdim=True)
     hits = masks.flatten(1).gather(1, peak).mean()
     energy = (fine * masks).sum(dim=(1, 2, 3)) / fine.sum(dim=(1, 2, 3)).clamp_min(1e-6)

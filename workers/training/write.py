@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw
 from safetensors.torch import save
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import torch
     from torch import nn
 
     from service.types import OperatingPoint
@@ -61,9 +61,7 @@ def halve(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
 
 
-def model_toml(
-    package: Package, *, sha256: str, calibration: Calibration, points: Sequence[OperatingPoint]
-) -> str:
+def model_toml(package: Package, *, sha256: str, calibration: Calibration, points: Sequence[OperatingPoint]) -> str:
     """Return the card as TOML; see `service.model_card.ModelCard`."""
     expected, eligible, learned = package.input, package.eligibility, package.training
     lines = [
@@ -113,9 +111,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], chosen: int) -> Pillow.I
         heights = [height - margin - value * (height - 2 * margin) for value in values]
         draw.line([(margin + i * across, y) for i, y in enumerate(heights)], fill=colour, width=2)
         draw.text((margin + 120 * index, 20), name, fill=colour)
-    draw.text(
-        (margin, height - 40), f"epochs 1 to {len(history)}; chosen: {chosen}; axis 0 to 1", fill="black"
-    )
+    draw.text((margin, height - 40), f"epochs 1 to {len(history)}; chosen: {chosen}; axis 0 to 1", fill="black")
     return picture
 
 

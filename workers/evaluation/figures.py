@@ -135,10 +135,10 @@ def auc(truth: Truth, probability: Values) -> float:
 
 
 def auc_interval(truth: Truth, probability: Values) -> Interval:
-    """Return DeLong's 95 % interval (DeLong et al. 1988) by mid-ranks (Sun and Xu 2014), on the logit
-    scale.
+    """Return DeLong's 95 % interval (DeLong et al. 1988) on the logit scale.
 
-    The logit scale keeps it inside [0, 1]; an area of exactly 0 or 1 gets the interval [area, area].
+    By mid-ranks (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). The logit scale keeps it inside [0, 1]; an area of
+    exactly 0 or 1 gets the interval [area, area].
     """
     area = auc(truth, probability)
     sick, well = probability[truth == 1], probability[truth == 0]
@@ -165,6 +165,26 @@ def calibration_error(truth: Truth, probability: Values, bins: int = BINS) -> fl
     count = np.bincount(place, minlength=bins)
     surplus = np.bincount(place, weights=probability - truth, minlength=bins)
     return float(np.abs(surplus).sum() / max(int(count.sum()), 1))
+
+
+def roc(truth: Truth, probability: Values) -> list[tuple[float, float]]:
+    """Return the ROC curve as (1 - specificity, sensitivity), from (0, 0) to (1, 1)."""
+    order = np.argsort(-probability, kind="stable")
+    sick = truth[order] == 1
+    last = np.append(np.flatnonzero(np.diff(probability[order])), len(truth) - 1)
+    hits, alarms = np.cumsum(sick)[last], np.cumsum(~sick)[last]
+    across, up = alarms / max(int((~sick).sum()), 1), hits / max(int(sick.sum()), 1)
+    return [(0.0, 0.0), *zip(across.tolist(), up.tolist(), strict=True)]
+
+
+def reliability(truth: Truth, probability: Values, bins: int = BINS) -> list[tuple[float, float]]:
+    """Return (mean probability, share with the finding) of every bin that holds a case."""
+    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    filled = count > 0
+    mean = np.bincount(place, weights=probability, minlength=bins)[filled] / count[filled]
+    share = np.bincount(place, weights=truth, minlength=bins)[filled] / count[filled]
+    return list(zip(mean.tolist(), share.tolist(), strict=True))
 
 
 def bootstrap(truth: Truth, probability: Values, *, threshold: float, seed: int) -> dict[str, Interval]:

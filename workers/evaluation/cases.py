@@ -1,0 +1,136 @@
+"""Labelled images to measure a model on: a folder with one sub-folder per class, or a CSV."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image as Pillow
+
+from dicom_nodes.objects.read import read_image
+from service.errors import NotEligibleError, SettingsError
+from service.types import Image, ImageHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from workers.interfaces import Classifier
+
+PICTURES = {".png", ".jpg", ".jpeg"}
+DICOM = {".dcm", ".dicom", ""}
+POSITIVE = {"1", "true", "yes", "positive", "abnormal"}
+NEGATIVE = {"0", "false", "no", "negative", "normal"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image with its truth."""
+
+    path: Path
+    truth: int
+    """1 with the finding, 0 without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the model said of one case."""
+
+    case: Case
+    probability: float
+    """Calibrated, of the model's first label."""
+
+
+def find_cases(data: Path, *, finding: str) -> list[Case]:
+    """List the cases of a folder or CSV, in a fixed order.
+
+    A sub-folder or label counts as positive when it is the name of `finding` or says so (`1`, `true`, `positive`,
+    `abnormal`), as negative when it says `0`, `false`, `negative` or `normal`; case does not matter. A CSV has the
+    columns `path` (relative to the CSV) and `label`.
+
+    Raises:
+        SettingsError: no case, or a name that is neither.
+    """
+    pairs = _from_csv(data) if data.is_file() else _from_folder(data)
+    cases = [Case(path=path, truth=_truth(name, finding, where=data)) for path, name in pairs]
+    if not cases:
+        raise SettingsError(f"{data}: no images; a folder with one sub-folder per class, or a CSV, is expected")
+    return cases
+
+
+def answer_cases(classifier: Classifier, cases: Iterable[Case]) -> Iterator[Answer]:
+    """Yield the model's answer to each case, exactly as the service would compute it.
+
+    Raises:
+        NotEligibleError: an image cannot be read; the message names the file.
+    """
+    for case in cases:
+        logits = classifier.logits(classifier.preprocess(read_any(case.path)))
+        yield Answer(case=case, probability=float(classifier.probabilities(logits)[0, 0]))
+
+
+def read_any(path: Path) -> Image:
+    """Read a DICOM, PNG or JPEG image.
+
+    Raises:
+        NotEligibleError: it cannot be read as one grey image.
+    """
+    if path.suffix.lower() not in PICTURES:
+        return read_image(path).image
+    try:
+        with Pillow.open(path) as picture:
+            grey = _grey(picture)
+    except (OSError, ValueError, Pillow.DecompressionBombError) as error:
+        raise NotEligibleError(f"{path}: not readable as a picture ({error})") from None
+    return Image(header=_header(path, grey.shape), grey=grey, values=grey, pixel_spacing_mm=None)
+
+
+def _grey(picture: Pillow.Image) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    # 16-bit PNG opens as I;16 and would be clipped to 8 bits by a conversion to L.
+    if picture.mode.startswith("I"):
+        return (np.asarray(picture, dtype=np.float32) / np.float32(65535)).clip(0, 1)
+    return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
+
+
+def _header(path: Path, shape: tuple[int, ...]) -> ImageHeader:
+    return ImageHeader(
+        sop_instance_uid=path.name,
+        sop_class_uid="",
+        modality="",
+        body_part="",
+        view_position="",
+        patient_orientation=(),
+        laterality="",
+        rows=shape[0],
+        columns=shape[1],
+        frames=1,
+        samples_per_pixel=1,
+        photometric_interpretation="MONOCHROME2",
+    )
+
+
+def _from_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+    for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for path in sorted(inside.rglob("*")):
+            if path.is_file() and path.suffix.lower() in PICTURES | DICOM:
+                yield path, inside.name
+
+
+def _from_csv(file: Path) -> Iterator[tuple[Path, str]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        if not {"path", "label"} <= set(reader.fieldnames or ()):
+            raise SettingsError(f"{file}: needs the columns 'path' and 'label'")
+        for row in reader:
+            yield file.parent / row["path"], row["label"]
+
+
+def _truth(name: str, finding: str, *, where: Path) -> int:
+    word = name.strip().casefold()
+    if word in POSITIVE or word == finding.casefold():
+        return 1
+    if word in NEGATIVE:
+        return 0
+    raise SettingsError(f"{where}: class '{name}' is neither '{finding}' nor 'normal'; rename it or write 1 and 0")
