@@ -20,12 +20,14 @@ GROUP = "pellucid.commands"
 class Commands(click.Group):
     """Loads a command when it is called."""
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all registered commands."""
+        del ctx
         return sorted(entry.name for entry in entry_points(group=GROUP))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
+        del ctx
         for entry in entry_points(group=GROUP, name=cmd_name):
             command = entry.load()
             return command if isinstance(command, click.Command) else None

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+
 from dicom_nodes.bench_ingest import ingest
 from dicom_nodes.client import send_files
-
 from service.pipelines import load_pipelines
 from workers.phantom.files import write_samples
 from workers.pipeline import Analyst

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,7 +24,6 @@ from workers.app import run_worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.settings import Settings
     from workers.pipeline import Analyst
 
 from pathlib import Path
@@ -40,9 +40,7 @@ def worker(ctx: click.Context) -> None:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for results."
-)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for results.")
 @click.option("--pipeline", default="", help="Name of an enabled pipeline; default: the first.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
@@ -57,7 +55,7 @@ def explain(ctx: click.Context, paths: tuple[Path, ...], out: Path, pipeline: st
         raise UsageError(f"pipeline '{pipeline}' is not enabled; enabled: {names}")
     from workers.pipeline import Analyst  # noqa: PLC0415
 
-    rows = explain_files(Analyst(chosen[0], settings), settings, dicom_files(paths), out)
+    rows = explain_files(Analyst(chosen[0], settings), dicom_files(paths), out)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
@@ -80,19 +78,17 @@ class ExplainedFile:
     """Why it was not analysed; empty when it was."""
 
 
-def explain_files(
-    analyst: Analyst, settings: Settings, files: Sequence[Path], out: Path
-) -> list[ExplainedFile]:
+def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
     """Analyse files one by one; a refused one does not stop the others."""
-    del settings
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    with click.progressbar(files, label="explaining", file=click.get_text_stream("stderr")) as progress:
-        for number, file in enumerate(progress):
+    with click.progressbar(length=len(files), label="explaining", file=click.get_text_stream("stderr")) as progress:
+        for number, file in enumerate(files):
             try:
                 rows.append(_explain_file(analyst, file, out, f"{number:04d}-{file.stem}"))
             except PellucidError as error:
                 rows.append(ExplainedFile(file=str(file), reason=str(error)))
+            progress.update(1)
     return rows
 
 
@@ -131,6 +127,6 @@ def _print(rows: Sequence[ExplainedFile], out: Path) -> None:
             ", ".join(row.methods),
             row.reason,
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(f"Objects and pictures: {out}. Research use; not for primary diagnosis.")

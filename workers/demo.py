@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from dicom_nodes.client import send_files
 from pydicom import dcmread
 from rich.console import Console
 from rich.table import Table
 
+from dicom_nodes.client import send_files
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.preview import preview_png
 from dicom_nodes.objects.summary import Summary, summarize
+from dicom_nodes.status import Verdict
 from service.types import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, Sandbox, any_pacs
@@ -35,13 +37,11 @@ SAMPLES = 4
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the table; exit code 0 only if every object came back.")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-out"), show_default=True
-)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-out"), show_default=True)
 @click.option("--study", type=click.Path(exists=True, path_type=Path), help="Your own file or folder.")
 def demo(once: bool, out: Path, study: Path | None) -> None:
     """Send studies through the whole service on this machine and show what the PACS got back."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pellucid-demo-") as temporary:
         folder = Path(temporary)
@@ -69,9 +69,7 @@ class _Row:
     returned: int
 
 
-def _run(
-    console: Console, sandbox: Sandbox, pacs: Pacs, files: Sequence[Path], out: Path, *, sample: bool
-) -> bool:
+def _run(console: Console, sandbox: Sandbox, pacs: Pacs, files: Sequence[Path], out: Path, *, sample: bool) -> bool:
     with console.status(f"starting the service; the PACS is {pacs.name}") as status:
         sandbox.start()
         sandbox.wait_ready(progress=status.update)
@@ -93,7 +91,7 @@ def _run(
 
 def _send(files: Sequence[Path], port: int, *, called: str) -> None:
     outcomes = send_files(files, "127.0.0.1", port, called=called, calling=PACS_AE)
-    refused = [outcome for outcome in outcomes if not outcome.stored]
+    refused = [outcome for outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
     if refused:
         raise click.ClickException(f"{called} refused {len(refused)} instances; first: {refused[0].reason}")
 
@@ -123,9 +121,7 @@ def _collect(report: JobReport, sandbox: Sandbox, pacs: Pacs, out: Path) -> _Row
 
 
 def _print(console: Console, rows: Sequence[_Row]) -> None:
-    table = Table(
-        "study", "state", "finding", "probability", "method", "objects in PACS", "seconds", "reason"
-    )
+    table = Table("study", "state", "finding", "probability", "method", "objects in PACS", "seconds", "reason")
     for row in rows:
         job = row.report.job
         ended = row.report.delivered_at or job.updated_at
@@ -147,12 +143,8 @@ def _stay(console: Console, sandbox: Sandbox, pacs: Pacs) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     aet = sandbox.settings.listener.ae_title
-    console.print(
-        f"\nPellucid listens as {aet} on 127.0.0.1:{sandbox.port}; results go to {PACS_AE} on {pacs.port}."
-    )
-    console.print(
-        f"Send your own: pellucid send FILE --to 127.0.0.1:{sandbox.port} --called {aet} --calling {PACS_AE}"
-    )
+    console.print(f"\nPellucid listens as {aet} on 127.0.0.1:{sandbox.port}; results go to {PACS_AE} on {pacs.port}.")
+    console.print(f"Send your own: pellucid send FILE --to 127.0.0.1:{sandbox.port} --called {aet} --calling {PACS_AE}")
     if hasattr(pacs, "http_port"):
         console.print(f"Orthanc's pages: http://127.0.0.1:{pacs.http_port}/app/explorer.html")
     console.print("Ctrl-C ends it.")

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dicom_nodes.objects.write import to_bytes
-
 from dicom_nodes.objects import structured_report
 from dicom_nodes.objects.read import SourceImage, read_header, read_image
+from dicom_nodes.objects.write import to_bytes
 from service.eligibility import reason_not_to_read
 from service.errors import NotEligibleError
 from service.types import Finding, OutboxObject, Refusal, Result
@@ -110,9 +109,7 @@ class Analyst:
         dataset = structured_report.build_refusal(header, refusal)
         return BuiltObject(kind=REFUSAL, dataset=dataset, data=to_bytes(dataset))
 
-    def _result(
-        self, image: Image, job_id: str, created_at: datetime, supersedes: tuple[OutboxObject, ...]
-    ) -> Result:
+    def _result(self, image: Image, job_id: str, created_at: datetime, supersedes: tuple[OutboxObject, ...]) -> Result:
         card = self.classifier.card
         logits = self.classifier.logits(self.classifier.preprocess(image))
         probabilities = self.classifier.probabilities(logits)[0]

@@ -14,7 +14,6 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dicom_nodes.client import echo
-
 from dicom_nodes.receiver import Receiver
 from service.errors import DestinationError, PellucidError
 from service.ledger.database import open_database
@@ -79,9 +78,7 @@ class OrthancPacs:
     def fetch(self, sop_instance_uid: str) -> bytes | None:
         """Look an instance up by its UID and read its file."""
         matches = [
-            entry
-            for entry in self.get("/tools/lookup", sop_instance_uid.encode())
-            if entry["Type"] == "Instance"
+            entry for entry in self.get("/tools/lookup", sop_instance_uid.encode()) if entry["Type"] == "Instance"
         ]
         return bytes(self.get(f"{matches[0]['Path']}/file")) if matches else None
 
@@ -171,9 +168,7 @@ class Sandbox:
 
     def wait_ready(self, *, timeout_s: float = 90.0, progress: Callable[[str], None] | None = None) -> None:
         """Wait for C-ECHO and for a worker with its model loaded."""
-        wait_until(
-            self._listens, timeout_s=timeout_s, what="the listener does not start", running=self._check
-        )
+        wait_until(self._listens, timeout_s=timeout_s, what="the listener does not start", running=self._check)
         if progress:
             progress("listener answers C-ECHO; the worker loads its model")
         wait_until(self._works, timeout_s=timeout_s, what="the worker does not start", running=self._check)
@@ -207,9 +202,7 @@ class Sandbox:
 
     def _check(self) -> None:
         if self._process is not None and self._process.poll() is not None:
-            raise PellucidError(
-                f"pellucid serve ended with code {self._process.returncode}:\n{self.log[-2000:]}"
-            )
+            raise PellucidError(f"pellucid serve ended with code {self._process.returncode}:\n{self.log[-2000:]}")
 
     def _listens(self) -> bool:
         try:

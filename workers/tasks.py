@@ -62,18 +62,14 @@ class JobRunner:
             except Exception as error:  # noqa: BLE001 -- the outer loop of a job: whatever it is, the job says so
                 # The type alone: the text of an unforeseen error may hold a patient's data.
                 reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"
-                state = self._work.give_back(
-                    claim, reason=reason, maximum_attempts=self._settings.maximum_attempts
-                )
+                state = self._work.give_back(claim, reason=reason, maximum_attempts=self._settings.maximum_attempts)
         log.info("job %s: %s", job_id, state)
         return state
 
     def _analyse(self, claim: Claim) -> JobState:
         analyst = self._analysts.get(claim.job.pipeline)
         if analyst is None:
-            raise PermanentError(
-                f"pipeline '{claim.job.pipeline}' is not enabled any more: see pipelines.enabled"
-            )
+            raise PermanentError(f"pipeline '{claim.job.pipeline}' is not enabled any more: see pipelines.enabled")
         made: list[BuiltObject] = []
         refused: Counter[str] = Counter()
         for instance in claim.inputs:
@@ -90,9 +86,7 @@ class JobRunner:
                 refused[str(error)] += 1
             else:
                 made += analysis.objects
-        reason = "; ".join(
-            f"{text} ({count} images)" if count > 1 else text for text, count in refused.items()
-        )
+        reason = "; ".join(f"{text} ({count} images)" if count > 1 else text for text, count in refused.items())
         if made:
             self._put_out(claim, analyst, made, JobState.DONE, f"not analysed: {reason}" if reason else "")
             return JobState.DONE
@@ -108,13 +102,9 @@ class JobRunner:
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str
     ) -> None:
-        kept = [
-            entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data))
-            for entry in made
-        ]
+        kept = [entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data)) for entry in made]
         destinations = [
-            f"@{claim.job.calling_ae}" if name == "@sender" else name
-            for name in analyst.pipeline.destinations
+            f"@{claim.job.calling_ae}" if name == "@sender" else name for name in analyst.pipeline.destinations
         ]
         self._work.finish(claim, kept, destinations, state=state, reason=reason)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as Picture
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 if TYPE_CHECKING:
     from pydicom import Dataset
