@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 import queue
-import struct
 import threading
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicom_nodes.headers import is_uid
+from dicom_nodes.requests import (
+    EchoCommand,
+    Peer,
+    Reception,
+    Refused,
+    Service,
+    StoreCommand,
+    echo_response,
+    number,
+    split_command,
+    store_response,
+    text,
+)
 from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Answer, answer_for
 from dicom_nodes.upper_layer import ProtocolError, ServedSocket, ServedUpperLayer, WakingQueue
 
@@ -36,74 +46,6 @@ MAXIMUM_COMMAND_BYTES = 1 << 14
 MAXIMUM_WAITING = 4
 """Requests that a peer may send before it has our answer; without asynchronous operations it is one."""
 _LOOK_UP_S = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Peer:
-    """Who is at the other end of an association."""
-
-    association: str
-    """A name of our own for this association."""
-    calling_ae: str
-    called_ae: str
-    address: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreCommand:
-    """A C-STORE request without its data set. The UIDs are as the peer wrote them: unchecked."""
-
-    message_id: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    peer: Peer
-
-
-@dataclass(frozen=True, kw_only=True)
-class EchoCommand:
-    """A C-ECHO request."""
-
-    message_id: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """Why an association is rejected (PS3.8 table 9-21)."""
-
-    result: int
-    source: int
-    diagnostic: int
-    reason: str
-
-
-class Reception(Protocol):
-    """One instance while it arrives."""
-
-    def write(self, data: memoryview) -> None:
-        """Take a piece of the data set; a reception that failed drops it."""
-
-    def finish(self) -> Answer:
-        """Make the instance durable and say what to answer; called once, in another thread than `write`."""
-
-    def discard(self) -> None:
-        """The rest will never come: leave nothing behind."""
-
-
-class Service(Protocol):
-    """What an association is served with."""
-
-    def admit(self, peer: Peer) -> Rejection | None:
-        """Decide whether a peer may associate."""
-
-    def contexts(self, proposed: list[Any]) -> list[Any]:
-        """Choose the supported presentation contexts for a proposal."""
-
-    def begin(self, command: StoreCommand) -> Reception:
-        """Begin to receive an instance."""
-
-    def ended(self, peer: Peer) -> None:
-        """An admitted association ended, in whatever way."""
 
 
 @dataclass(kw_only=True)
@@ -171,21 +113,21 @@ class _Streaming(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is r
             self._complete(self._request)
 
     def _begin(self, context_id: int) -> None:
-        elements = _elements(self._command)
+        elements = split_command(self._command)
         self._command.clear()
         context = self._association._accepted_cx.get(context_id)  # noqa: SLF001 -- there is no other way to it
         if context is None or self.msg_queue.qsize() >= MAXIMUM_WAITING:
             raise ProtocolError("a context that was not accepted, or too many requests at once")
-        kind, message_id = _number(elements, _FIELD), _number(elements, _MESSAGE_ID)
+        kind, message_id = number(elements, _FIELD), number(elements, _MESSAGE_ID)
         if kind == _C_ECHO:
             self._complete(_Request(command=EchoCommand(message_id=message_id), context_id=context_id))
             return
-        if kind != _C_STORE or _number(elements, _DATA_SET_TYPE) == _NO_DATA_SET:
+        if kind != _C_STORE or number(elements, _DATA_SET_TYPE) == _NO_DATA_SET:
             raise ProtocolError(f"command 0x{kind:04X} is not served")
         command = StoreCommand(
             message_id=message_id,
-            sop_class_uid=_text(elements, _SOP_CLASS),
-            sop_instance_uid=_text(elements, _SOP_INSTANCE),
+            sop_class_uid=text(elements, _SOP_CLASS),
+            sop_instance_uid=text(elements, _SOP_INSTANCE),
             transfer_syntax_uid=str(context.transfer_syntax[0]),
             peer=self._association.peer,
         )
@@ -200,23 +142,6 @@ class _Streaming(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is r
     def _complete(self, request: _Request) -> None:
         self._request = None
         self.msg_queue.put((request.context_id, request))
-
-
-class Refused:
-    """An instance that is not wanted: its data set is read to the end and dropped, then answered."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def write(self, data: memoryview) -> None:
-        """Drop a piece."""
-
-    def finish(self) -> Answer:
-        """Say why."""
-        return self._answer
-
-    def discard(self) -> None:
-        """Nothing was kept."""
 
 
 class ServedAssociation(Association):  # type: ignore[misc]  # pynetdicom is read as untyped
@@ -302,14 +227,14 @@ class ServedAssociation(Association):  # type: ignore[misc]  # pynetdicom is rea
 
     def _serve_request(self, msg: _Request, context_id: int) -> None:
         if isinstance(msg.command, EchoCommand):
-            self.dimse.send_msg(_echo_response(msg.command), context_id)
+            self.dimse.send_msg(echo_response(msg.command), context_id)
             return
         try:
             answer = msg.reception.finish() if msg.reception else Answer(status=SUCCESS)
         except Exception as error:  # noqa: BLE001 -- whatever fails, the peer must hear that it is not stored
             log.error("an instance could not be stored: %s", type(error).__name__)  # noqa: TRY400
             answer = answer_for(error)
-        self.dimse.send_msg(_store_response(msg.command, answer), context_id)
+        self.dimse.send_msg(store_response(msg.command, answer), context_id)
 
 
 class _Address:
@@ -318,48 +243,3 @@ class _Address:
     def __init__(self, address: str) -> None:
         self.address = address
         self.as_tuple = (address, 0)
-
-
-def _echo_response(command: EchoCommand) -> C_ECHO:
-    response = C_ECHO()
-    response.MessageIDBeingRespondedTo = command.message_id
-    response.Status = SUCCESS
-    return response
-
-
-def _store_response(command: StoreCommand, answer: Answer) -> C_STORE:
-    response = C_STORE()
-    response.MessageIDBeingRespondedTo = command.message_id
-    if is_uid(command.sop_class_uid):
-        response.AffectedSOPClassUID = command.sop_class_uid
-    if is_uid(command.sop_instance_uid):
-        response.AffectedSOPInstanceUID = command.sop_instance_uid
-    response.Status = answer.status
-    if answer.comment:
-        response.ErrorComment = answer.comment
-    return response
-
-
-def _elements(command: bytearray) -> dict[int, bytes]:
-    """Split a command set: implicit little endian, group 0000 (PS3.7 section 6.3.1)."""
-    elements: dict[int, bytes] = {}
-    position = 0
-    while position + 8 <= len(command):
-        group, element, length = struct.unpack_from("<HHI", command, position)
-        value = bytes(command[position + 8 : position + 8 + length])
-        if group != 0 or len(value) != length:
-            raise ProtocolError("a command set that is none")
-        elements[element] = value
-        position += 8 + length
-    return elements
-
-
-def _number(elements: dict[int, bytes], element: int) -> int:
-    value = elements.get(element, b"")
-    if len(value) != 2:  # noqa: PLR2004
-        raise ProtocolError("a command set without one of its numbers")
-    return int.from_bytes(value, "little")
-
-
-def _text(elements: dict[int, bytes], element: int) -> str:
-    return elements.get(element, b"").decode("latin-1").rstrip(" \x00")

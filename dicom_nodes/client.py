@@ -14,6 +14,7 @@ from pynetdicom.dsutils import split_dataset
 
 from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, proposals
 from dicom_nodes.headers import is_uid
+from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
 from service.errors import DestinationError, InvalidInstanceError
@@ -74,17 +75,16 @@ def send_files(  # noqa: PLR0917 -- the order is that of storescu
     """Send files, folders and what a DICOMDIR names.
 
     Returns:
-        One outcome per file; those in folders that are no DICOM files are passed over.
+        One outcome per file; what lies in folders and is no DICOM file is passed over.
     """
     found: list[SendFile] = []
     outcomes: list[SendOutcome] = []
-    for path, named in find_files(paths):
+    for path in dicom_files(paths):
         try:
             found.append(read_file(path))
         except InvalidInstanceError as error:
-            if named:
-                outcomes.append(_outcome(path, Verdict.REJECTED, str(error)))
-                on_progress(outcomes[-1])
+            outcomes.append(_outcome(path, Verdict.REJECTED, str(error)))
+            on_progress(outcomes[-1])
     to = Destination(host=host, port=port, called=called, calling=calling)
     for outcome in send(found, to):
         outcomes.append(outcome)
@@ -118,20 +118,6 @@ def send(files: Sequence[SendFile], to: Destination) -> Generator[SendOutcome]:
         yield from _send_batch(batch, contexts, to)
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """List files; True for those that were named, by the caller or a DICOMDIR."""
-    for path in paths:
-        if path.is_dir():
-            for inner in sorted(path.rglob("*")):
-                if inner.is_file() and inner.name != "DICOMDIR":
-                    yield inner, False
-        elif path.name == "DICOMDIR":
-            for referenced in _referenced_by(path):
-                yield referenced, True
-        else:
-            yield path, True
-
-
 def read_file(path: Path) -> SendFile:
     """Read the file meta information.
 
@@ -153,19 +139,6 @@ def read_file(path: Path) -> SendFile:
     if not all(map(is_uid, (file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid))):
         raise InvalidInstanceError("its file meta information lacks SOP class, instance or transfer syntax")
     return file
-
-
-def _referenced_by(path: Path) -> Iterator[Path]:
-    """Paths of a DICOMDIR's records (PS3.3 table F.3-3), kept inside its folder."""
-    try:
-        records = dcmread(path).get("DirectoryRecordSequence") or []
-    except (InvalidDicomError, OSError, ValueError):
-        return
-    for record in records:
-        name = record.get("ReferencedFileID") or []
-        parts = [name] if isinstance(name, str) else [str(part) for part in name]
-        if parts and not any("/" in part or "\\" in part or part == ".." for part in parts):
-            yield path.parent.joinpath(*parts)
 
 
 def _send_batch(

@@ -8,9 +8,9 @@ import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from dicom_nodes.association import Rejection
 from dicom_nodes.contexts import Acceptable
 from dicom_nodes.reception import Store
+from dicom_nodes.requests import Rejection
 from dicom_nodes.server import Limits, Server
 from service.errors import SettingsError
 from service.intake import Intake
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pynetdicom.presentation import PresentationContext
 
-    from dicom_nodes.association import Peer, Reception, StoreCommand
+    from dicom_nodes.requests import Peer, Reception, StoreCommand
     from service.settings import Settings
 
 log = logging.getLogger(__name__)

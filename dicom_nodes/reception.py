@@ -8,8 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dicom_nodes.association import Refused
 from dicom_nodes.headers import file_meta_information, is_uid, read_header
+from dicom_nodes.requests import Refused
 from dicom_nodes.status import SUCCESS, Answer, MismatchError, answer_for
 from service.errors import InvalidInstanceError, PellucidError
 from service.ledger.arrivals import Outcome
@@ -18,8 +18,8 @@ from service.types import Instance
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dicom_nodes.association import Reception, StoreCommand
     from dicom_nodes.headers import Header
+    from dicom_nodes.requests import Reception, StoreCommand
     from service.ledger.arrivals import Arrivals
     from service.spool import Incoming, Spool
 

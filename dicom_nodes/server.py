@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 
 from pynetdicom import AE
 
-from dicom_nodes.association import Rejection, ServedAssociation
+from dicom_nodes.association import ServedAssociation
 from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_nodes.requests import Rejection
 from dicom_nodes.upper_layer import ABORT, ASSOCIATE_REQUEST, MAXIMUM_REQUEST_BYTES, ProtocolError, read_pdu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dicom_nodes.association import Peer, Reception, Service, StoreCommand
+    from dicom_nodes.requests import Peer, Reception, Service, StoreCommand
 
 log = logging.getLogger(__name__)
 

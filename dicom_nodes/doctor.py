@@ -1,0 +1,203 @@
+"""`pellucid doctor`: looks at everything a running service needs, and says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import click
+
+from dicom_nodes.client import echo
+from service.cli import settings_of
+from service.errors import DestinationError, PellucidError
+from service.files import make_directory
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.model_card import load_card
+from service.observe import configure_logging
+from service.pipelines import load_pipelines
+from service.queue import make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from service.settings import Settings
+
+PROCESSES = ("listener", "worker", "sender")
+_ALIVE_WITHIN_S = 20.0
+_TIMEOUT_S = 5.0
+
+
+class State(StrEnum):
+    """How something stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check settings, disk, ledger, broker, models and destinations. Exit code 1: there is a problem."""
+    configure_logging("doctor")
+    diagnoses = diagnose(settings_of(ctx))
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in diagnoses], indent=2))
+    else:
+        for entry in diagnoses:
+            click.echo(f"{entry.state:8} {entry.name}: {entry.found}")
+            if entry.advice:
+                click.echo(f"{'':8} -> {entry.advice}")
+    ctx.exit(1 if any(entry.state is State.PROBLEM for entry in diagnoses) else 0)
+
+
+def diagnose(settings: Settings) -> list[Diagnosis]:
+    """Look at everything; one thing that is broken does not hide the next."""
+    found = [Diagnosis(name="settings", state=State.OK, found="valid")]
+    for name, examine in _EXAMINATIONS.items():
+        try:
+            found += examine(settings)
+        except PellucidError as error:
+            found.append(Diagnosis(name=name, state=State.PROBLEM, found=str(error)))
+        except Exception as error:  # noqa: BLE001 -- whatever a database or broker raises is a finding
+            advice = f"check the setting for the {name}; the error was: {_first_line(error)}"
+            found.append(Diagnosis(name=name, state=State.PROBLEM, found="does not work", advice=advice))
+    return found
+
+
+def _disk(settings: Settings) -> Iterator[Diagnosis]:
+    folder = settings.state.directory.absolute()
+    make_directory(folder)
+    free_mb = shutil.disk_usage(folder).free >> 20
+    least = settings.listener.minimum_free_mb
+    if not os.access(folder, os.W_OK):
+        yield Diagnosis(name="disk", state=State.PROBLEM, found=f"{folder} is not writable", advice="change its owner")
+    elif free_mb < least:
+        yield Diagnosis(
+            name="disk",
+            state=State.PROBLEM,
+            found=f"{free_mb} MB free in {folder}: new instances are refused",
+            advice=f"free space, or lower listener.minimum_free_mb (now {least})",
+        )
+    else:
+        yield Diagnosis(name="disk", state=State.OK, found=f"{free_mb} MB free in {folder}")
+
+
+def _ledger(settings: Settings) -> Iterator[Diagnosis]:
+    engine = open_database(settings.database_url)
+    reports = Reports(engine)
+    counts = reports.counts()
+    words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no jobs yet"
+    yield Diagnosis(name="ledger", state=State.OK, found=f"{engine.dialect.name}; {words}")
+    alive = {report.name for report in reports.alive(within_s=_ALIVE_WITHIN_S)}
+    engine.dispose()
+    missing = [name for name in PROCESSES if name not in alive]
+    if missing:
+        yield Diagnosis(
+            name="processes",
+            state=State.WARNING,
+            found=f"not running: {', '.join(missing)}",
+            advice="start `pellucid serve`, or each as a service of its own",
+        )
+    else:
+        yield Diagnosis(name="processes", state=State.OK, found="listener, worker and sender are alive")
+
+
+def _broker(settings: Settings) -> Iterator[Diagnosis]:
+    with make_app(settings).connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_TIMEOUT_S)
+    yield Diagnosis(name="broker", state=State.OK, found=f"{connection.transport_cls} is reachable")
+
+
+def _models(settings: Settings) -> Iterator[Diagnosis]:
+    pipelines = load_pipelines(settings)
+    names = ", ".join(entry.pipeline.name for entry in pipelines)
+    yield Diagnosis(name="pipelines", state=State.OK, found=names or "none is enabled")
+    for model in sorted({entry.pipeline.model for entry in pipelines}):
+        folder = settings.models_directory / model
+        weights = load_card(folder).weights
+        path = folder / weights.file
+        if not path.is_file():
+            found = f"{path} is missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != weights.sha256:
+            found = f"{path} is not the file that model.toml names (sha256 differs)"
+        else:
+            yield Diagnosis(name=f"model {model}", state=State.OK, found="weights are intact")
+            continue
+        yield Diagnosis(name=f"model {model}", state=State.PROBLEM, found=found, advice="restore the model package")
+
+
+def _destinations(settings: Settings) -> Iterator[Diagnosis]:
+    if not settings.peers:
+        yield Diagnosis(
+            name="destinations",
+            state=State.WARNING,
+            found="there is no [peers] section: results have nowhere to go",
+            advice="add [peers.NAME] with ae_title, host and port of the PACS",
+        )
+    for name, peer in settings.peers.items():
+        try:
+            echo(peer.host, peer.port, peer.ae_title, settings.sender.ae_title, timeout_s=_TIMEOUT_S)
+        except DestinationError as error:
+            yield Diagnosis(
+                name=f"destination {name}",
+                state=State.PROBLEM,
+                found=str(error),
+                advice=f"check host, port and AE title here, and that the peer knows {settings.sender.ae_title}",
+            )
+        else:
+            yield Diagnosis(name=f"destination {name}", state=State.OK, found="answers C-ECHO")
+
+
+def _listener(settings: Settings) -> Iterator[Diagnosis]:
+    chosen = settings.listener
+    place = f"{chosen.host}:{chosen.port}"
+    if not _is_loopback(chosen.host) and not (chosen.addresses or chosen.calling_ae_titles):
+        yield Diagnosis(
+            name="listener",
+            state=State.WARNING,
+            found=f"{place} is open to everybody on the network",
+            advice="set listener.addresses and listener.calling_ae_titles",
+        )
+    else:
+        yield Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+_EXAMINATIONS: dict[str, Callable[[Settings], Iterator[Diagnosis]]] = {
+    "disk": _disk,
+    "ledger": _ledger,
+    "broker": _broker,
+    "pipelines": _models,
+    "destinations": _destinations,
+    "listener": _listener,
+}
