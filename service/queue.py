@@ -26,6 +26,7 @@ def make_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=False,  # the ledger's sweep brings the job back, with its attempts counted
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_concurrency=1,

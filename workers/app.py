@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +49,18 @@ def run_worker(settings: Settings) -> None:
 
 
 def _serve(app: Celery) -> None:
-    app.worker_main(
-        [
-            "worker",
-            "--pool=prefork",
-            "--concurrency=1",
-            f"--queues={','.join(QUEUES)}",
-            "--loglevel=WARNING",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--quiet",
-        ]
+    worker = app.Worker(
+        pool="prefork",
+        concurrency=1,
+        queues=list(QUEUES),
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
     )
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
 class _Child:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from dicom_nodes.objects.files import dicom_files
@@ -82,13 +83,11 @@ def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[Ex
     """Analyse files one by one; a refused one does not stop the others."""
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    with click.progressbar(length=len(files), label="explaining", file=click.get_text_stream("stderr")) as progress:
-        for number, file in enumerate(files):
-            try:
-                rows.append(_explain_file(analyst, file, out, f"{number:04d}-{file.stem}"))
-            except PellucidError as error:
-                rows.append(ExplainedFile(file=str(file), reason=str(error)))
-            progress.update(1)
+    for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
+        try:
+            rows.append(_explain_file(analyst, file, out, f"{number:04d}-{file.stem}"))
+        except PellucidError as error:
+            rows.append(ExplainedFile(file=str(file), reason=str(error)))
     return rows
 
 
