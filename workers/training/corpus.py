@@ -25,15 +25,27 @@ DECOYS = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhantomSet:
+    """Phantoms, uint8: `pixels` (n, rows, columns), MONOCHROME2; `lungs` and `masks` (n, i, j), 0 or 1.
+
+    `masks` is 1 on the opacities and all 0 for a phantom of clear lungs.
+    """
+
+    pixels: NDArray[np.uint8]
+    lungs: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Films of one split. `lungs` and `masks` are uint8 (films, i, j), 0 or 1, or all 0 where unknown."""
+    """What one split holds. `lungs` is uint8 (films, i, j), 0 or 1, or all 0 where unknown."""
 
     films: FilmSet
     lungs: NDArray[np.uint8]
-    phantoms: NDArray[np.uint8]
-    """(n, rows, columns)"""
-    phantom_lungs: NDArray[np.uint8]
-    phantom_masks: NDArray[np.uint8]
+    phantoms: PhantomSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,7 @@ def epoch_batches(corpus: Corpus, settings: Synthesis, *, size: int, seed: tuple
         if planted and len(clear):
             parts.append(_planted(corpus, rng.choice(clear, planted), generator))
         if phantoms and len(corpus.phantoms):
-            parts.append(_phantom(corpus, rng.integers(len(corpus.phantoms), size=phantoms)))
+            parts.append(phantom_example(_drawn(corpus.phantoms, rng.integers(len(corpus.phantoms), size=phantoms))))
         yield join(parts)
 
 
@@ -90,6 +102,8 @@ def as_films(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 def as_masks(masks: NDArray[np.uint8], like: torch.Tensor) -> torch.Tensor:
     """Return uint8 masks (n, i, j) on the grid of `like`, float32 in [0, 1]."""
+    if len(masks) == 0:
+        return torch.zeros_like(like)
     coarse = torch.from_numpy(masks).float()[:, None]
     return F.interpolate(coarse, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -122,11 +136,13 @@ def _planted(corpus: Corpus, chosen: NDArray[np.int64], generator: torch.Generat
     return Example(batch=Batch(films=planted.films, lungs=lungs, masks=planted.masks), truth=truth)
 
 
-def _phantom(corpus: Corpus, chosen: NDArray[np.int64]) -> Example:
-    films = as_films(corpus.phantoms[chosen])
-    masks = as_masks(corpus.phantom_masks[chosen], films)
-    truth = torch.from_numpy(corpus.phantom_masks[chosen].any(axis=(1, 2))).float()[:, None]
-    return Example(
-        batch=Batch(films=films, lungs=as_masks(corpus.phantom_lungs[chosen], films), masks=masks),
-        truth=truth,
-    )
+def phantom_example(phantoms: PhantomSet) -> Example:
+    """Return phantoms as an example; one with an opacity has the finding."""
+    films = as_films(phantoms.pixels)
+    truth = torch.from_numpy(phantoms.masks.any(axis=(1, 2))).float()[:, None]
+    batch = Batch(films=films, lungs=as_masks(phantoms.lungs, films), masks=as_masks(phantoms.masks, films))
+    return Example(batch=batch, truth=truth)
+
+
+def _drawn(phantoms: PhantomSet, chosen: NDArray[np.int64]) -> PhantomSet:
+    return PhantomSet(pixels=phantoms.pixels[chosen], lungs=phantoms.lungs[chosen], masks=phantoms.masks[chosen])

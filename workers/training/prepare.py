@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from service.errors import SettingsError
+from workers.phantom.film import make_phantom
 from workers.preprocess import resize
-from workers.training.corpus import Corpus, as_films
+from workers.training.corpus import Corpus, PhantomSet, as_films
 from workers.training.films import decode, find_films, split_by_patient
 from workers.training.lung_network import SIDE, outline_lungs, teach_lungs
 from workers.training.lungs import lungs_by_threshold
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from workers.training.films import FilmSet
     from workers.training.settings import TrainingSettings
 
+HELD_OUT = 5
+"""For so many training phantoms one is drawn for validation."""
+SEEDS = 10_000_000
+"""Distance between the phantoms' seeds of two runs."""
+WINDOW = (0.5, 99.8)
+"""Percentiles of a phantom's values that its DICOM window shows as black and white."""
 FEWEST_CLEAR = 4
 """Films with lungs found by rule below which no network can be taught."""
 
@@ -49,12 +56,30 @@ def prepare(
         if set(part.labels.tolist()) != {0, 1}:
             raise SettingsError(f"{data}: the {kind} films are all of one class; more patients are needed")
     lungs = _lungs(settings, training, validation, cache=runs / "lungs.npz", progress=progress)
-    return _corpus(training, lungs[0]), _corpus(validation, lungs[1])
+    count = settings.synthesis.phantoms
+    advance = progress("drawing phantoms", count + count // HELD_OUT)
+    # Seeds far apart, so that no validation phantom is a training phantom.
+    drawn = draw_phantoms(count, first=settings.seed * SEEDS, **size, advance=advance)
+    held = draw_phantoms(count // HELD_OUT, first=settings.seed * SEEDS + SEEDS // 2, **size, advance=advance)
+    return (
+        Corpus(films=training, lungs=lungs[0], phantoms=drawn),
+        Corpus(films=validation, lungs=lungs[1], phantoms=held),
+    )
 
 
-def _corpus(films: FilmSet, lungs: NDArray[np.uint8]) -> Corpus:
-    none = np.zeros((0, SIDE, SIDE), dtype=np.uint8)
-    return Corpus(films=films, lungs=lungs, phantoms=none, phantom_lungs=none, phantom_masks=none)
+def draw_phantoms(count: int, *, first: int, rows: int, columns: int, advance: Callable[[int], None]) -> PhantomSet:
+    """Draw `count` phantoms from the seed `first` on, every second one with one to three opacities."""
+    pixels = np.zeros((count, rows, columns), dtype=np.uint8)
+    lungs, masks = np.zeros_like(pixels), np.zeros_like(pixels)
+    for index in range(count):
+        phantom = make_phantom(first + index, (rows, columns), opacities=(index % 2) * (1 + index // 2 % 3))
+        low, high = np.percentile(phantom.pixels, WINDOW)
+        grey = (phantom.pixels - low) / max(float(high - low), 1.0)
+        pixels[index] = np.round(np.clip(grey, 0, 1) * 255)
+        lungs[index], masks[index] = phantom.lungs * 255, phantom.opacities * 255
+        advance(1)
+    coarse = [(shrink(mask) > 127).astype(np.uint8) for mask in (lungs, masks)]  # noqa: PLR2004 - half
+    return PhantomSet(pixels=pixels, lungs=coarse[0], masks=coarse[1])
 
 
 def _lungs(

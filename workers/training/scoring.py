@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from workers.evaluation.figures import auc, confuse
 from workers.preprocess import standardize
 from workers.training.augment import Batch, augment, widen
-from workers.training.corpus import Corpus, as_films, as_masks
+from workers.training.corpus import Corpus, as_films, as_masks, phantom_example
 from workers.training.objective import LUNG_MARGIN, Activation
 from workers.training.plant import plant
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHUNK = 64
+HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,17 @@ class Scores:
     """Share of planted opacities that hold the maximum of the map."""
     planted_energy: float
     """Share of positive class activation inside the planted opacities."""
+    phantom_auc: float
+    """Phantoms with opacities against phantoms without."""
+    phantom_pointing: float
+    """As `pointing`, on phantoms."""
 
     @property
     def selection(self) -> float:
         """What the best epoch is chosen by: the class on both kinds of film, then where the map lies."""
         parts = (self.auc, self.accuracy, self.harder_auc, self.harder_accuracy)
-        places = [v for v in (self.lung_energy, self.pointing, self.planted_energy) if np.isfinite(v)]
+        where = (self.lung_energy, self.pointing, self.planted_energy, self.phantom_pointing)
+        places = [value for value in where if np.isfinite(value)]
         return float(np.mean(parts)) + 0.1 * (float(np.mean(places)) if places else 0.0)
 
     def as_dict(self) -> dict[str, float]:
@@ -86,6 +92,8 @@ def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch
         clear = (truth == 0) & corpus.lungs.any(axis=(1, 2))
         planted = plant(films[clear], lungs[clear], generator)
         _, planted_maps = _run(network, activation, planted.films, device)
+        phantoms = phantom_example(corpus.phantoms)
+        phantom_logits, phantom_maps = _run(network, activation, phantoms.batch.films, device)
     sick = (truth == 1) & corpus.lungs.any(axis=(1, 2))
     pointing, planted_energy = _pointing(planted_maps, planted.masks)
     scores = Scores(
@@ -96,6 +104,8 @@ def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch
         lung_energy=_energy(maps[sick], widen(lungs[sick], LUNG_MARGIN)),
         pointing=pointing,
         planted_energy=planted_energy,
+        phantom_auc=auc(phantoms.truth[:, 0].long().numpy(), phantom_logits),
+        phantom_pointing=_pointing(phantom_maps, (phantoms.batch.masks > HALF).float())[0],
     )
     return Examination(scores=scores, answers=Answers(plain=plain, harder=harder))
 
@@ -103,12 +113,12 @@ def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch
 def _run(
     network: nn.Module, activation: Activation, films: torch.Tensor, device: torch.device
 ) -> tuple[NDArray[np.float64], torch.Tensor]:
+    if len(films) == 0:
+        return np.zeros(0), torch.zeros((0, 1, 1, 1))
     logits, maps = [], []
     for chunk in torch.split(films, CHUNK):
         logits.append(network(standardize(chunk).to(device))[:, 0].double().cpu())
         maps.append(activation.map().cpu())
-    if not logits:
-        return np.zeros(0), torch.zeros((0, 1, 1, 1))
     return torch.cat(logits).numpy(), torch.cat(maps)
 
 

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image as Pillow
+
+from dicom_nodes.objects.read import read_image
+from service.errors import NotEligibleError, SettingsError
+from workers.evaluation.cases import find_cases, read_any
+from workers.phantom.files import write_samples
+from workers.phantom.film import make_phantom
+from workers.training_commands import evaluate, phantom
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four phantoms of each class: PNG, and one DICOM among the sick."""
+    root = tmp_path_factory.mktemp("cases")
+    for index in range(8):
+        inside = root / ("pneumonia" if index % 2 else "normal")
+        inside.mkdir(exist_ok=True)
+        pixels = make_phantom(index, (128, 128), opacities=3 * (index % 2)).pixels
+        Pillow.fromarray((pixels // 16).astype(np.uint8)).save(inside / f"{index}.png")
+    write_samples(root / "pneumonia", 1, 1, (128, 128))
+    return root
+
+
+def test_evaluate_writes_json_with_every_figure_and_its_interval(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--model", "pneumonia-compact", "--data", str(folder), "--json", "--report", str(tmp_path / "r")]
+    done = CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    assert found["n"] == 9
+    for name in ("accuracy", "precision", "recall", "f1", "auc", "ece", "brier"):
+        low, high = found[f"{name}_ci"]
+        assert found[name] is None or 0 <= low <= high <= 1
+    assert set(found["operating_points"]) == {"screening", "balanced", "rule-in"}
+    assert sum(found["confusion"].values()) == 9
+    assert json.loads((tmp_path / "r" / "evaluation.json").read_text()) == found
+    page = (tmp_path / "r" / "evaluation.html").read_text()
+    assert "http" not in page
+    assert "not for primary diagnosis" in page
+
+
+def test_a_csv_names_the_same_cases_as_the_folder(folder: Path) -> None:
+    cases = find_cases(folder, finding="Pneumonia")
+    listed = folder / "cases.csv"
+    listed.write_text("path,label\n" + "".join(f"{c.path.relative_to(folder)},{c.truth}\n" for c in cases))
+    assert find_cases(listed, finding="Pneumonia") == cases
+    assert [case.truth for case in cases].count(1) == 5
+
+
+def test_a_class_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "cases.csv"
+    listed.write_text("path,label\na.png,maybe\n")
+    with pytest.raises(SettingsError, match="'maybe' is neither 'Pneumonia' nor 'normal'"):
+        find_cases(listed, finding="Pneumonia")
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no images"):
+        find_cases(tmp_path, finding="Pneumonia")
+
+
+def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"\x89PNG and no more")
+    with pytest.raises(NotEligibleError, match=r"x\.png: not readable"):
+        read_any(tmp_path / "x.png")
+
+
+def test_sixteen_bit_pictures_keep_their_range(tmp_path: Path) -> None:
+    Pillow.fromarray(np.array([[0, 65535], [32768, 100]], dtype=np.uint16)).save(tmp_path / "x.png")
+    assert np.allclose(read_any(tmp_path / "x.png").grey, [[0, 1], [0.5, 0.0015]], atol=1e-3)
+
+
+def test_phantom_writes_the_studies_it_names(tmp_path: Path) -> None:
+    done = CliRunner().invoke(phantom, ["--out", str(tmp_path), "--count", "2", "--seed", "4"], catch_exceptions=False)
+    paths = done.stdout.split()
+    assert len(paths) == 2
+    assert all(path.startswith(str(tmp_path)) for path in paths)
+    assert read_image(tmp_path / "phantom-001.dcm").image.header.body_part == "CHEST"

@@ -1,0 +1,160 @@
+"""A tiny run on phantoms: it learns, it repeats itself, and a kill does not change its result."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from service.errors import SettingsError
+from service.model_card import load_card
+from workers.models.package import load_package
+from workers.phantom.film import make_phantom
+from workers.training.run import run_training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+SETTINGS = """
+seed = 3
+runs = "runs"
+output = "package"
+[data]
+folder = "films"
+validation_share = 0.25
+[optimisation]
+epochs = 2
+batch = 8
+threads = 2
+[synthesis]
+planted_share = 0.25
+phantom_share = 0.25
+phantoms = 10
+inside_weight = 0.3
+outside_weight = 0.5
+lung_epochs = 1
+[package]
+name = "tiny"
+title = "Tiny"
+version = "0"
+manufacturer = "Test"
+intended_use = "Tests, with a \\"quote\\"."
+limits = "Everything."
+label = "Pneumonia"
+code = { value = "233604007", scheme = "SCT", meaning = "Pneumonia" }
+graph = "resnet-compact"
+cam_layer = "features"
+[package.input]
+rows = 64
+columns = 64
+[package.eligibility]
+modalities = ["DX"]
+[package.training]
+data = "Phantoms"
+licence = "None"
+attribution = "None"
+"""
+
+
+class KilledError(Exception):
+    """Stands for a power cut."""
+
+
+class Silent:
+    """Watches without a word; may stop the run after an epoch, as a kill would before the next one."""
+
+    def __init__(self, kill_in_epoch: int = 0) -> None:
+        self.kill_in_epoch = kill_in_epoch
+        self.steps: list[tuple[int, int]] = []
+        self.epochs = 0
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        if epoch == self.kill_in_epoch:
+            raise KilledError
+        self.steps.append((done, total))
+
+    def epoch(self, record: dict[str, float]) -> None:
+        self.epochs += 1
+        assert np.isfinite(record["loss"])
+
+
+def quiet(title: str, total: int) -> Callable[[int], None]:
+    return lambda amount: None  # noqa: ARG005 - nobody watches
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    for index in range(24):
+        sick = index % 2
+        inside = folder / ("PNEUMONIA" if sick else "NORMAL")
+        inside.mkdir(exist_ok=True)
+        name = f"person{index}_virus_1.png" if sick else f"IM-{index:04d}-0001.png"
+        pixels = make_phantom(index, (64, 64), opacities=3 * sick).pixels
+        Pillow.fromarray((pixels // 16).astype(np.uint8)).save(inside / name)
+    return folder
+
+
+def write_settings(folder: Path, films: Path, text: str = SETTINGS) -> Path:
+    (folder / "films").symlink_to(films)
+    path = folder / "settings.toml"
+    path.write_text(text)
+    return path
+
+
+def run(path: Path, *, resume: bool = False, watcher: Silent | None = None) -> Path:
+    return run_training(path, resume=resume, device=CPU, watcher=watcher or Silent(), progress=quiet).folder
+
+
+def test_a_killed_run_that_is_resumed_ends_as_an_unbroken_one(tmp_path: Path, films: Path) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    for folder in (unbroken, broken):
+        folder.mkdir()
+    watcher = Silent()
+    first = run(write_settings(unbroken, films), watcher=watcher)
+    settings = write_settings(broken, films)
+    with pytest.raises(KilledError):
+        run(settings, watcher=Silent(kill_in_epoch=2))
+    resumed = Silent()
+    second = run(settings, resume=True, watcher=resumed)
+
+    assert watcher.epochs == 2
+    assert resumed.epochs == 1
+    assert watcher.steps[-1][0] == watcher.steps[-1][1]
+    assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+    assert (first / "model.toml").read_text() == (second / "model.toml").read_text()
+
+    # What was written is a package that loads, with its log beside it.
+    card = load_card(first)
+    assert card.intended_use == 'Tests, with a "quote".'
+    assert [point.name for point in card.labels[0].operating_points] == ["screening", "balanced", "rule-in"]
+    logits = load_package(first, CPU).logits(torch.zeros(1, 1, 64, 64))
+    assert logits.shape == (1, 1)
+    log = json.loads((first / "training.json").read_text())
+    assert len(log["history"]) == 2
+    with Pillow.open(first / "curves.png") as curves:
+        assert curves.size == (720, 420)
+
+    # Other settings do not go on from this checkpoint.
+    settings.write_text(SETTINGS.replace("seed = 3", "seed = 4"))
+    with pytest.raises(SettingsError, match="belongs to other settings"):
+        run(settings, resume=True)
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path: Path, films: Path) -> None:
+    path = write_settings(tmp_path, films, SETTINGS.replace("epochs = 2", "epoch = 2"))
+    with pytest.raises(SettingsError, match=r"unknown setting 'optimisation\.epoch' \(did you mean 'epochs'"):
+        run(path)
+
+
+def test_a_folder_without_a_class_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    path = write_settings(tmp_path, tmp_path / "empty")
+    with pytest.raises(SettingsError, match="NORMAL: no film"):
+        run(path)
