@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from workers.sandbox import PACS_AE, OrthancPacs, Sandbox, free_port, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+PELLUCID = [sys.executable, "-c", "from service.cli import main; main()"]
 
 # Orthanc stores what it receives and sends each new instance to Pellucid at once; what came from there as a
 # result is not sent again by Orthanc's own rule, but `test_results_that_come_back…` sends it on purpose.
@@ -160,7 +163,7 @@ def test_what_cannot_be_analysed_is_refused_with_the_reason(service: Sandbox, sh
 
 def test_a_second_serve_on_the_same_spool_says_so(service: Sandbox) -> None:
     second = subprocess.run(
-        ["pellucid", "serve"],
+        [*PELLUCID, "serve"],
         check=False,
         capture_output=True,
         text=True,
@@ -248,7 +251,7 @@ def test_redis_and_postgresql_change_two_settings_and_nothing_else(
 def test_the_demo_ends_with_every_object_in_the_pacs(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = subprocess.run(
-        ["pellucid", "demo", "--once", "--out", str(out)],
+        [*PELLUCID, "demo", "--once", "--out", str(out)],
         check=False,
         capture_output=True,
         text=True,
