@@ -7,25 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from service.cli import settings_of
 from workers.device import choose_device
-from workers.evaluation.cases import Answer, answer_cases, find_cases
-from workers.evaluation.figures import Figures, measure
+from workers.evaluation.cases import find_cases
 from workers.evaluation.report import as_html, as_json, as_table
+from workers.evaluation.run import evaluate_model
 from workers.models.package import load_package
 from workers.phantom.files import write_samples
+from workers.registry import load_explainers
 from workers.training.run import run_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from service.model_card import ModelCard
-    from workers.evaluation.cases import Case
-    from workers.interfaces import Classifier
 
 
 class Display:
@@ -86,34 +82,40 @@ def train(settings: Path, resume: bool, device: str) -> None:
 @click.command()
 @click.option("--model", required=True, help="Name of a model package, or its folder.")
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Folder or CSV.")
+@click.option("--explainer", multiple=True, default=["grad-cam"], show_default=True, help="Compared with known places.")
 @click.option("--json", "as_machine", is_flag=True, help="For machines.")
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Folder for an HTML page.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N")
 @click.pass_context
 def evaluate(  # noqa: PLR0917 - click passes them by name
-    ctx: click.Context, model: str, data: Path, as_machine: bool, report: Path | None, device: str
+    ctx: click.Context,
+    model: str,
+    data: Path,
+    explainer: tuple[str, ...],
+    as_machine: bool,
+    report: Path | None,
+    device: str,
 ) -> None:
     """Measure a model on labelled images, as the service would read them.
 
-    DATA is a folder with one sub-folder per class, or a CSV with the columns path and label; images are DICOM, PNG
-    or JPEG.
+    DATA is a folder with one sub-folder per class, or a CSV with the columns path and label and, where it is known
+    where the lesions lie, box or mask; images are DICOM, PNG or JPEG.
     """
     folder = Path(model) if (Path(model) / "model.toml").exists() else settings_of(ctx).models_directory / model
     classifier = load_package(folder, choose_device(device))
     cases = find_cases(data, finding=classifier.card.labels[0].name)
-    answers = _answer(classifier, cases)
-    truth = np.array([answer.case.truth for answer in answers], dtype=np.int64)
-    probability = np.array([answer.probability for answer in answers], dtype=np.float64)
-    figures = _measure(classifier.card, truth, probability)
+    with _bars() as progress:
+        advance = Display(progress).stage("reading images", len(cases))
+        found = evaluate_model(classifier, load_explainers(explainer), cases, advance=advance)
+    machine = json.dumps(as_json(classifier.card, found), indent=2)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
-        page = as_html(classifier.card, figures, truth, probability, data=data.name)
-        (report / "evaluation.html").write_text(page, encoding="utf-8")
-        (report / "evaluation.json").write_text(json.dumps(as_json(classifier.card, figures), indent=2) + "\n")
+        (report / "evaluation.html").write_text(as_html(classifier.card, found, data=data.name), encoding="utf-8")
+        (report / "evaluation.json").write_text(machine + "\n", encoding="utf-8")
     if as_machine:
-        click.echo(json.dumps(as_json(classifier.card, figures), indent=2))
+        click.echo(machine)
     else:
-        Console().print(as_table(classifier.card, figures))
+        Console().print(as_table(classifier.card, found))
 
 
 @click.command()
@@ -124,26 +126,6 @@ def phantom(out: Path, count: int, seed: int) -> None:
     """Write procedural chest phantoms as DICOM studies: DX and CR, with and without opacities."""
     for path in write_samples(out, count, seed):
         click.echo(str(path))
-
-
-def _answer(classifier: Classifier, cases: list[Case]) -> list[Answer]:
-    with _bars() as progress:
-        task = progress.add_task("reading images", total=len(cases))
-        answers = []
-        for answer in answer_cases(classifier, cases):
-            answers.append(answer)
-            progress.advance(task)
-    return answers
-
-
-def _measure(
-    card: ModelCard,
-    truth: np.ndarray[tuple[int], np.dtype[np.int64]],
-    probability: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> Figures:
-    label = card.labels[0]
-    points = [entry.operating_point() for entry in label.operating_points]
-    return measure(truth, probability, point=label.default_operating_point(), points=points)
 
 
 def _bars() -> Progress:

@@ -14,13 +14,16 @@ from service.errors import NotEligibleError, SettingsError
 from service.types import Image, ImageHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from workers.interfaces import Classifier
+    from numpy.typing import NDArray
+
+    from workers.interfaces import Classifier, Explainer
 
 PICTURES = {".png", ".jpg", ".jpeg"}
 DICOM = {".dcm", ".dicom", ""}
+Box = tuple[float, float, float, float]
 POSITIVE = {"1", "true", "yes", "positive", "abnormal"}
 NEGATIVE = {"0", "false", "no", "negative", "normal"}
 
@@ -32,6 +35,15 @@ class Case:
     path: Path
     truth: int
     """1 with the finding, 0 without."""
+    boxes: tuple[Box, ...] = ()
+    """Where the lesions lie, if known: (left, top, width, height) in pixels of the image."""
+    mask: Path | None = None
+    """A picture of the image's size, not black on the lesions."""
+
+    @property
+    def located(self) -> bool:
+        """True when it is known where the lesions lie."""
+        return bool(self.boxes) or self.mask is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +53,8 @@ class Answer:
     case: Case
     probability: float
     """Calibrated, of the model's first label."""
+    maps: Mapping[str, NDArray[np.float32]]
+    """By explainer, on the image's grid; only where it is known where the lesions lie."""
 
 
 def find_cases(data: Path, *, finding: str) -> list[Case]:
@@ -48,27 +62,49 @@ def find_cases(data: Path, *, finding: str) -> list[Case]:
 
     A sub-folder or label counts as positive when it is the name of `finding` or says so (`1`, `true`, `positive`,
     `abnormal`), as negative when it says `0`, `false`, `negative` or `normal`; case does not matter. A CSV has the
-    columns `path` (relative to the CSV) and `label`.
+    columns `path` (relative to the CSV) and `label`, and may have `box` ("left top width height" in pixels, several
+    separated by a semicolon) and `mask` (path of a picture).
 
     Raises:
         SettingsError: no case, or a name that is neither.
     """
-    pairs = _from_csv(data) if data.is_file() else _from_folder(data)
-    cases = [Case(path=path, truth=_truth(name, finding, where=data)) for path, name in pairs]
+    cases = list(_from_csv(data, finding) if data.is_file() else _from_folder(data, finding))
     if not cases:
         raise SettingsError(f"{data}: no images; a folder with one sub-folder per class, or a CSV, is expected")
     return cases
 
 
-def answer_cases(classifier: Classifier, cases: Iterable[Case]) -> Iterator[Answer]:
+def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases: Iterable[Case]) -> Iterator[Answer]:
     """Yield the model's answer to each case, exactly as the service would compute it.
+
+    Explanations are computed of cases with the finding whose lesions' place is known.
 
     Raises:
         NotEligibleError: an image cannot be read; the message names the file.
     """
     for case in cases:
-        logits = classifier.logits(classifier.preprocess(read_any(case.path)))
-        yield Answer(case=case, probability=float(classifier.probabilities(logits)[0, 0]))
+        image = read_any(case.path)
+        logits = classifier.logits(classifier.preprocess(image))
+        wanted = explainers if case.truth and case.located else ()
+        maps = {explainer.name: explainer.explain(classifier, image, [0])[0].map for explainer in wanted}
+        yield Answer(case=case, probability=float(classifier.probabilities(logits)[0, 0]), maps=maps)
+
+
+def region_of(case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return where the lesions of a case lie, on the grid of its image.
+
+    Raises:
+        SettingsError: the mask has another size than the image.
+    """
+    region = np.zeros(shape, dtype=np.bool_)
+    for left, top, width, height in case.boxes:
+        region[round(top) : round(top + height), round(left) : round(left + width)] = True
+    if case.mask is not None:
+        drawn = read_any(case.mask).grey > 0
+        if drawn.shape != region.shape:
+            raise SettingsError(f"{case.mask}: is {drawn.shape}, its image {region.shape} (rows, columns)")
+        region |= drawn
+    return region
 
 
 def read_any(path: Path) -> Image:
@@ -111,20 +147,36 @@ def _header(path: Path, shape: tuple[int, ...]) -> ImageHeader:
     )
 
 
-def _from_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+def _from_folder(folder: Path, finding: str) -> Iterator[Case]:
     for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
         for path in sorted(inside.rglob("*")):
             if path.is_file() and path.suffix.lower() in PICTURES | DICOM:
-                yield path, inside.name
+                yield Case(path=path, truth=_truth(inside.name, finding, where=folder))
 
 
-def _from_csv(file: Path) -> Iterator[tuple[Path, str]]:
+def _from_csv(file: Path, finding: str) -> Iterator[Case]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise SettingsError(f"{file}: needs the columns 'path' and 'label'")
         for row in reader:
-            yield file.parent / row["path"], row["label"]
+            yield Case(
+                path=file.parent / row["path"],
+                truth=_truth(row["label"], finding, where=file),
+                boxes=_boxes(row.get("box") or "", where=file),
+                mask=file.parent / row["mask"] if row.get("mask") else None,
+            )
+
+
+def _boxes(text: str, *, where: Path) -> tuple[Box, ...]:
+    boxes = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        try:
+            left, top, width, height = (float(number) for number in part.split())
+        except ValueError:
+            raise SettingsError(f"{where}: box '{part}' is not 'left top width height'") from None
+        boxes.append((left, top, width, height))
+    return tuple(boxes)
 
 
 def _truth(name: str, finding: str, *, where: Path) -> int:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from workers.evaluation.figures import RATES, Confusion, Figures, reliability, roc
+from workers.evaluation.figures import RATES, reliability, roc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from service.model_card import ModelCard
+    from workers.evaluation.figures import Confusion
+    from workers.evaluation.localisation import Localisation
+    from workers.evaluation.run import Evaluation
 
 NAMES = ("accuracy", "precision", "recall", "f1", "auc", "ece", "brier")
 TITLES = {
@@ -37,8 +38,9 @@ STYLE = (
 )
 
 
-def as_json(card: ModelCard, figures: Figures) -> dict[str, Any]:
+def as_json(card: ModelCard, evaluation: Evaluation) -> dict[str, Any]:
     """Return the figures by name, each interval beside its figure as `<name>_ci`; NaN becomes null."""
+    figures = evaluation.figures
     result: dict[str, Any] = {"model": card.name, "version": card.version, "sha256": card.weights.sha256}
     result |= {"label": card.labels[0].name, "n": figures.n, "threshold": figures.threshold}
     for name in NAMES:
@@ -49,11 +51,13 @@ def as_json(card: ModelCard, figures: Figures) -> dict[str, Any]:
         name: {"sensitivity": _number(at.sensitivity), "specificity": _number(at.specificity), **_counts(at)}
         for name, at in figures.operating_points.items()
     }
+    result["localisation"] = {name: _places(found) for name, found in evaluation.localisation.items()}
     return result
 
 
-def as_table(card: ModelCard, figures: Figures) -> Table:
+def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
     """Return the figures with their intervals, for a terminal."""
+    figures = evaluation.figures
     table = Table(title=f"{card.title} {card.version}, {figures.n} images", title_justify="left")
     for column in ("", "value", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
@@ -62,6 +66,11 @@ def as_table(card: ModelCard, figures: Figures) -> Table:
         table.add_row(TITLES[name], f"{getattr(figures, name):.4f}", f"{low:.4f} to {high:.4f}")
     for name, at in figures.operating_points.items():
         table.add_row(f"{name}: sensitivity / specificity", f"{at.sensitivity:.4f} / {at.specificity:.4f}", "")
+    for name, places in evaluation.localisation.items():
+        found, prior = places.found, places.centre_prior
+        table.add_row(f"{name}: pointing ({places.n} images)", f"{found.pointing:.4f}", f"centre {prior.pointing:.4f}")
+        inside = f"{found.energy_inside:.4f}"
+        table.add_row(f"{name}: energy inside", inside, f"centre {prior.energy_inside:.4f}, area {places.area:.4f}")
     counts = figures.confusion
     table.add_row(
         "TP / FP / TN / FN",
@@ -71,10 +80,9 @@ def as_table(card: ModelCard, figures: Figures) -> Table:
     return table
 
 
-def as_html(
-    card: ModelCard, figures: Figures, truth: NDArray[np.int64], probability: NDArray[np.float64], *, data: str
-) -> str:
+def as_html(card: ModelCard, evaluation: Evaluation, *, data: str) -> str:
     """Return one self-contained page with tables, ROC and reliability curves."""
+    figures, truth, probability = evaluation.figures, evaluation.truth, evaluation.probability
     rows = "".join(
         f"<tr><td>{TITLES[name]}</td><td>{getattr(figures, name):.4f}</td>"
         f"<td>{figures.intervals[name][0]:.4f} to {figures.intervals[name][1]:.4f}</td></tr>"
@@ -96,10 +104,26 @@ def as_html(
         f"<table><tr><th></th><th>called positive</th><th>called negative</th></tr>"
         f"<tr><td>with the finding</td><td>{at.true_positive}</td><td>{at.false_negative}</td></tr>"
         f"<tr><td>without</td><td>{at.false_positive}</td><td>{at.true_negative}</td></tr></table>"
+        + "".join(_where(name, found) for name, found in evaluation.localisation.items())
         + _curve("ROC: sensitivity over 1 - specificity", roc(truth, probability))
         + _curve("Reliability: share with the finding over probability", reliability(truth, probability))
         + f"<p>Intervals: DeLong for AUC, stratified percentile bootstrap for {', '.join(RATES)}.</p></html>\n"
     )
+
+
+def _where(name: str, found: Localisation) -> str:
+    places, prior = found.found, found.centre_prior
+    return (
+        f"<p>{escape(name)} beside the lesions' known place, {found.n} images: pointing {places.pointing:.3f} (a map of "
+        f"the film's centre: {prior.pointing:.3f}), energy inside {places.energy_inside:.3f} (centre: "
+        f"{prior.energy_inside:.3f}, chance: {found.area:.3f}).</p>"
+    )
+
+
+def _places(found: Localisation) -> dict[str, Any]:
+    places = {name: round(value, 6) for name, value in asdict(found.found).items()}
+    prior = {name: round(value, 6) for name, value in asdict(found.centre_prior).items()}
+    return {"n": found.n, **places, "area": round(found.area, 6), "centre_prior": prior}
 
 
 def _curve(title: str, points: Sequence[tuple[float, float]]) -> str:

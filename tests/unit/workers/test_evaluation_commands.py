@@ -56,6 +56,31 @@ def test_a_csv_names_the_same_cases_as_the_folder(folder: Path) -> None:
     assert [case.truth for case in cases].count(1) == 5
 
 
+def test_explanations_are_measured_where_the_lesions_are_known(folder: Path) -> None:
+    mask = np.zeros((128, 128), dtype=np.uint8)
+    mask[:, :64] = 255
+    Pillow.fromarray(mask).save(folder / "mask.png")
+    listed = folder / "located.csv"
+    listed.write_text(
+        "path,label,box,mask\nnormal/0.png,normal,,\npneumonia/1.png,Pneumonia,0 0 64 128,\n"
+        "pneumonia/3.png,Pneumonia,,mask.png\n"
+    )
+    arguments = ["--model", "pneumonia-compact", "--data", str(listed), "--json"]
+    found = json.loads(CliRunner().invoke(evaluate, arguments, catch_exceptions=False).stdout)
+    measured = found["localisation"]["grad-cam"]
+    assert measured["n"] == 2
+    assert measured["area"] == 0.5
+    assert 0 <= measured["iou"] <= measured["iou_best"] <= 1
+    assert measured["centre_prior"]["energy_inside"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_box_without_four_numbers_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "cases.csv"
+    listed.write_text("path,label,box\na.png,1,3 4 5\n")
+    with pytest.raises(SettingsError, match="'3 4 5' is not 'left top width height'"):
+        find_cases(listed, finding="Pneumonia")
+
+
 def test_a_class_that_means_nothing_is_refused(tmp_path: Path) -> None:
     listed = tmp_path / "cases.csv"
     listed.write_text("path,label\na.png,maybe\n")

@@ -1,0 +1,102 @@
+"""Where an explanation lies beside what is known of the lesion: pointing game, energy inside, overlap.
+
+Maps and regions have shape (rows, columns) of the source image; only the positive part of a map counts, since only
+that is drawn. Beside the figures stands the same of a map that knows nothing but the film's middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SHIPPED_LEVEL = 0.5
+"""Share of the maximum at which results draw a contour."""
+LEVELS = tuple(float(level) for level in np.linspace(0.1, 0.9, 17))
+CENTRE_WIDTH = 0.25
+"""Deviation of the centre prior, as a share of the film's side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """How one map, or the mean of many, fits one region; every figure in [0, 1]."""
+
+    pointing: float
+    """1 when the maximum lies inside (Zhang et al. 2016, arXiv:1608.00507)."""
+    energy_inside: float
+    """Share of the map's positive sum that lies inside."""
+    iou: float
+    """Overlap with the region at `SHIPPED_LEVEL` of the maximum."""
+    iou_best: float
+    """Overlap at the level that fits this region best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localisation:
+    """Means over all images with a known region."""
+
+    n: int
+    found: Place
+    centre_prior: Place
+    area: float
+    """Mean share of the film that the regions cover: what a blind map has as energy inside."""
+
+
+def localise(maps: Sequence[NDArray[np.float32]], regions: Sequence[NDArray[np.bool_]]) -> Localisation:
+    """Compare each map with its region.
+
+    Raises:
+        ValueError: there is nothing to compare, or a map and its region differ in shape.
+    """
+    if not maps or len(maps) != len(regions):
+        raise ValueError(f"{len(maps)} maps do not fit {len(regions)} regions")
+    found = [place(values, region) for values, region in zip(maps, regions, strict=True)]
+    centre = [place(centre_prior(region.shape), region) for region in regions]
+    return Localisation(
+        n=len(maps), found=_mean(found), centre_prior=_mean(centre), area=float(np.mean([r.mean() for r in regions]))
+    )
+
+
+def place(values: NDArray[np.float32], region: NDArray[np.bool_]) -> Place:
+    """Compare one map with one region; a map without any positive value has missed everything."""
+    if values.shape != region.shape:
+        raise ValueError(f"map {values.shape} and region {region.shape} lie on different grids")
+    positive = np.maximum(values, 0)
+    total, highest = float(positive.sum(dtype=np.float64)), float(positive.max())
+    if total <= 0:
+        return Place(pointing=0.0, energy_inside=0.0, iou=0.0, iou_best=0.0)
+    overlaps = {level: _overlap(positive >= level * highest, region) for level in (*LEVELS, SHIPPED_LEVEL)}
+    return Place(
+        pointing=float(region.ravel()[int(positive.argmax())]),
+        energy_inside=float(positive[region].sum(dtype=np.float64)) / total,
+        iou=overlaps[SHIPPED_LEVEL],
+        iou_best=max(overlaps.values()),
+    )
+
+
+def centre_prior(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return a bell around the middle of the film."""
+    row = (np.arange(shape[0]) + 0.5) / shape[0] - 0.5
+    column = (np.arange(shape[1]) + 0.5) / shape[1] - 0.5
+    bell = np.exp(-(row[:, None] ** 2 + column[None, :] ** 2) / (2 * CENTRE_WIDTH**2))
+    return bell.astype(np.float32)
+
+
+def _overlap(called: NDArray[np.bool_], region: NDArray[np.bool_]) -> float:
+    union = int((called | region).sum())
+    return int((called & region).sum()) / union if union else 0.0
+
+
+def _mean(places: Sequence[Place]) -> Place:
+    return Place(
+        pointing=float(np.mean([p.pointing for p in places])),
+        energy_inside=float(np.mean([p.energy_inside for p in places])),
+        iou=float(np.mean([p.iou for p in places])),
+        iou_best=float(np.mean([p.iou_best for p in places])),
+    )

@@ -1,0 +1,60 @@
+"""Puts a model to the test: answers, figures and where its explanations lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workers.evaluation.cases import answer_cases, region_of
+from workers.evaluation.figures import Figures, measure
+from workers.evaluation.localisation import Localisation, localise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from workers.evaluation.cases import Answer, Case
+    from workers.interfaces import Classifier, Explainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a test found; `truth` and `probability` have one entry per case."""
+
+    figures: Figures
+    localisation: Mapping[str, Localisation]
+    """By explainer; empty when no lesion's place is known."""
+    truth: NDArray[np.int64]
+    probability: NDArray[np.float64]
+
+
+def evaluate_model(
+    classifier: Classifier, explainers: Sequence[Explainer], cases: Sequence[Case], *, advance: Callable[[int], None]
+) -> Evaluation:
+    """Answer every case and measure the answers; `advance` hears of each case that is done."""
+    answers = []
+    for answer in answer_cases(classifier, explainers, cases):
+        answers.append(answer)
+        advance(1)
+    truth = np.array([answer.case.truth for answer in answers], dtype=np.int64)
+    probability = np.array([answer.probability for answer in answers], dtype=np.float64)
+    label = classifier.card.labels[0]
+    points = [entry.operating_point() for entry in label.operating_points]
+    return Evaluation(
+        figures=measure(truth, probability, point=label.default_operating_point(), points=points),
+        localisation=_localise(answers),
+        truth=truth,
+        probability=probability,
+    )
+
+
+def _localise(answers: Sequence[Answer]) -> dict[str, Localisation]:
+    located = [answer for answer in answers if answer.maps]
+    if not located:
+        return {}
+    names = located[0].maps
+    regions = [region_of(answer.case, next(iter(answer.maps.values())).shape) for answer in located]
+    return {name: localise([answer.maps[name] for answer in located], regions) for name in names}
