@@ -114,8 +114,8 @@ def as_html(card: ModelCard, evaluation: Evaluation, *, data: str) -> str:
 def _where(name: str, found: Localisation) -> str:
     places, prior = found.found, found.centre_prior
     return (
-        f"<p>{escape(name)} beside the lesions' known place, {found.n} images: pointing {places.pointing:.3f} (a map of "
-        f"the film's centre: {prior.pointing:.3f}), energy inside {places.energy_inside:.3f} (centre: "
+        f"<p>{escape(name)} beside the lesions' known place, {found.n} images: pointing {places.pointing:.3f} (a map "
+        f"of the film's centre: {prior.pointing:.3f}), energy inside {places.energy_inside:.3f} (centre: "
         f"{prior.energy_inside:.3f}, chance: {found.area:.3f}).</p>"
     )
 
