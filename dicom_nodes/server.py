@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom import AE
 
@@ -90,7 +90,6 @@ class _Counted:
         self._limits = limits
         self._lock = threading.Lock()
         self._peers: dict[str, Peer] = {}
-        self.contexts = service.contexts
 
     def admit(self, peer: Peer) -> Rejection | None:
         with self._lock:
@@ -101,6 +100,9 @@ class _Counted:
             if rejection is None:
                 self._peers[peer.association] = peer
             return rejection
+
+    def contexts(self, proposed: list[Any]) -> list[Any]:
+        return self._service.contexts(proposed)
 
     def begin(self, command: StoreCommand) -> Reception:
         return self._service.begin(command)
@@ -171,6 +173,9 @@ class Server:
     def stop(self, *, grace_s: float) -> None:
         """Accept no more; let open associations finish for a while, then abort them."""
         self._stopping.set()
+        # Wakes `accept` where the system does that; elsewhere it wakes by itself.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
         self._socket.close()
         deadline = time.monotonic() + grace_s
@@ -188,6 +193,8 @@ class Server:
             except TimeoutError:
                 continue
             except OSError as error:
+                if self._stopping.is_set():
+                    return
                 # Out of descriptors, or the peer was gone again: the next one may do better.
                 log.warning("a connection could not be accepted: %s", error.strerror)
                 self._stopping.wait(0.05)

@@ -6,6 +6,7 @@ a second. This one does none of that; its state machine stays pynetdicom's.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import select
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from pynetdicom.association import Association
 
+log = logging.getLogger(__name__)
+
 ASSOCIATE_REQUEST = 0x01
 DATA = 0x04
 MAXIMUM_REQUEST_BYTES = 1 << 20
@@ -34,6 +37,8 @@ PDU_SLACK_BYTES = 64
 ABORT = bytes.fromhex("07000000000400000202")
 """A-ABORT by the service provider, unexpected PDU (PS3.8 section 9.3.8)."""
 _POLL_MS = 250
+_ENDING = frozenset({"Sta1", "Sta13"})
+"""States of PS3.8 section 9.2 in which no answer can be sent."""
 
 
 class ProtocolError(Exception):
@@ -47,7 +52,11 @@ def read_exactly(connection: socket.socket, count: int, *, deadline: float) -> b
         OSError: the deadline passed (TimeoutError) or the peer went away.
     """
     data = bytearray(count)
-    view = memoryview(data)
+    _fill(connection, memoryview(data), deadline=deadline)
+    return data
+
+
+def _fill(connection: socket.socket, view: memoryview, *, deadline: float) -> None:
     while view:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -57,7 +66,6 @@ def read_exactly(connection: socket.socket, count: int, *, deadline: float) -> b
         if not received:
             raise ConnectionResetError
         view = view[received:]
-    return data
 
 
 def read_pdu(connection: socket.socket, limits: dict[int, int], *, deadline: float) -> tuple[int, bytearray]:
@@ -79,7 +87,10 @@ def read_pdu(connection: socket.socket, limits: dict[int, int], *, deadline: flo
     kind, _, length = struct.unpack(">BBL", header)
     if length > limits.get(kind, -1):
         raise ProtocolError(f"PDU of type {kind} with {length} bytes")
-    return kind, header + read_exactly(connection, length, deadline=deadline)
+    data = bytearray(6 + length)
+    data[:6] = header
+    _fill(connection, memoryview(data)[6:], deadline=deadline)
+    return kind, data
 
 
 class DataPdu:
@@ -195,6 +206,24 @@ class ServedUpperLayer(DULServiceProvider):  # type: ignore[misc]  # pynetdicom 
         self._request = request
         self.to_provider_queue = WakingQueue(connection.wake)
 
+    def run_reactor(self) -> None:
+        """Run until the connection has ended; an event that the state machine does not know ends it too."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # noqa: BLE001 -- the last frame of this thread
+            log.warning("the upper layer of an association ended: %s", type(error).__name__)
+
+    def _process_recv_primitive(self) -> bool:
+        # What happened to the connection comes first: an answer that it overtakes has no receiver any more.
+        if not self.event_queue.empty():
+            return False
+        if self.state_machine.current_state in _ENDING and not self.to_provider_queue.empty():
+            first = self.to_provider_queue.queue[0]
+            if isinstance(first, P_DATA):
+                self.to_provider_queue.get()
+                return False
+        return bool(super()._process_recv_primitive())
+
     def _is_transport_event(self) -> bool:
         if self._request is not None:
             request, self._request = self._request, None
@@ -223,6 +252,10 @@ class ServedUpperLayer(DULServiceProvider):  # type: ignore[misc]  # pynetdicom 
         try:
             if kind == DATA:
                 pdu, event = DataPdu(data), "Evt10"
+                if self.state_machine.current_state == "Sta6" and self.event_queue.empty():
+                    # Action DT-2 of PS3.8 section 9.2 without the queues: most of what arrives comes this way.
+                    self.assoc.dimse.receive_primitive(pdu.to_primitive())
+                    return
             else:
                 pdu, event = self._decode_pdu(data)
         except Exception:  # noqa: BLE001 -- pynetdicom's decoders raise whatever garbage makes them raise

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+
+from dicom_nodes.sender import Sender, find_destination, open_outbox, run_sender
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.ledger.work import NewJob, Work
+from service.settings import Settings, load_settings
+from service.types import Instance, OutboxObject
+from tests.integration.test_network_hostile import wait_until
+from tests.network import CR, cr_image, write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from pynetdicom.transport import ThreadedAssociationServer
+
+
+class Archive:
+    """A PACS that can be switched on and off, and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.received: list[str] = []
+        self.port = 0
+        self._server: ThreadedAssociationServer | None = None
+
+    def start(self) -> None:
+        entity = ApplicationEntity("PACS")
+        entity.add_supported_context(CR, "1.2.840.10008.1.2.1")
+        self._server = entity.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+        )
+        self.port = self._server.server_address[1]
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server = None
+
+    def _store(self, event: Any) -> int:
+        status = self.answers.pop(0) if self.answers else 0x0000
+        if status in (0x0000, 0xB000):
+            self.received.append(str(event.request.AffectedSOPInstanceUID))
+        return status
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    pacs = Archive()
+    pacs.start()
+    yield pacs
+    pacs.stop()
+
+
+def settings_for(folder: Path, port: int) -> Settings:
+    return load_settings(
+        None,
+        {
+            "PELLUCID__STATE__DIRECTORY": str(folder / "state"),
+            "PELLUCID__PEERS": f'{{archive = {{ae_title = "PACS", host = "127.0.0.1", port = {port}}}}}',
+            "PELLUCID__SENDER__FIRST_RETRY_S": "0.2",
+            "PELLUCID__SENDER__LONGEST_RETRY_S": "0.4",
+            "PELLUCID__SENDER__TIMEOUT_S": "5",
+        },
+    )
+
+
+def finished_job(settings: Settings, folder: Path, *, count: int = 1, destination: str = "@PACS") -> Reports:
+    """Put a job with objects for a destination into the ledger and the outbox."""
+    engine = open_database(settings.database_url)
+    source = Instance(
+        sop_instance_uid="1.1", sop_class_uid=CR, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
+        transfer_syntax_uid="1.2.840.10008.1.2.1", modality="CR", sha256="a" * 64, size=1, key="k",
+        calling_ae="PACS", called_ae="PELLUCID", address="127.0.0.1", received_at=datetime.now(UTC),
+    )  # fmt: skip
+    Arrivals(engine).record(source, association="a", association_expires_at=0.0)
+    work = Work(engine)
+    work.assign(
+        [
+            NewJob(
+                id="j" * 32, study_instance_uid="1.2.3", pipeline="p", pipeline_version="1", model_sha256="m",
+                calling_ae="PACS", called_ae="PELLUCID", priority="routine", sop_instance_uids=("1.1",),
+            )
+        ],
+        [source],
+    )  # fmt: skip
+    made = []
+    for index in range(count):
+        uid = f"1.2.9.{index}"
+        data = write_image(folder / f"{index}.dcm", cr_image(uid)).read_bytes()
+        made.append(
+            OutboxObject(
+                sop_instance_uid=uid, sop_class_uid=CR, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
+                transfer_syntax_uid="1.2.840.10008.1.2.1", job_id="j" * 32, kind=f"kind-{index}",
+                key=open_outbox(settings).keep("j" * 32, data), sha256=hashlib.sha256(data).hexdigest(),
+                size=len(data),
+            )
+        )  # fmt: skip
+    claim = work.claim("j" * 32, lease_s=10, maximum_attempts=3)
+    assert claim is not None
+    work.finish(claim, made, [destination])
+    return Reports(engine)
+
+
+@pytest.fixture
+def sending() -> Callable[[Settings], AbstractContextManager[None]]:
+    from contextlib import contextmanager  # noqa: PLC0415
+
+    @contextmanager
+    def running(settings: Settings) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=run_sender, args=(settings, stop))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+    return running
+
+
+def test_objects_reach_the_ae_that_sent_the_study(archive: Archive, tmp_path: Path, sending) -> None:  # noqa: ANN001
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path, count=25)
+    with sending(settings):
+        assert wait_until(lambda: reports.jobs()[0].delivered == 25, 15)
+        assert [process.name for process in reports.alive(within_s=60)] == ["sender"]
+    assert sorted(archive.received) == sorted(f"1.2.9.{index}" for index in range(25))
+
+
+def test_a_destination_that_is_down_gets_its_objects_when_it_is_up(
+    archive: Archive,
+    tmp_path: Path,
+    sending,  # noqa: ANN001
+) -> None:
+    archive.stop()
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path, count=2)
+    with sending(settings):
+        assert wait_until(lambda: "out of reach" in reports.jobs()[0].delivery_reason, 10)
+        assert reports.jobs()[0].delivered == 0
+        archive.start()
+        assert wait_until(lambda: reports.jobs()[0].delivered == 2, 10)
+    assert sorted(archive.received) == ["1.2.9.0", "1.2.9.1"]
+
+
+@pytest.mark.parametrize("status", [0xA700, 0x0110])
+def test_a_passing_refusal_is_tried_again(status: int, archive: Archive, tmp_path: Path, sending) -> None:  # noqa: ANN001
+    archive.answers = [status, status]
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+    with sending(settings):
+        assert wait_until(lambda: reports.jobs()[0].delivered == 1, 10)
+    assert archive.received == ["1.2.9.0"]
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0117, 0x0122])
+def test_a_refusal_for_cause_is_set_aside_with_its_reason_until_retried(
+    status: int, archive: Archive, tmp_path: Path
+) -> None:
+    archive.answers = [status]
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+    sender, stop = Sender(settings), threading.Event()
+    assert sender.deliver("@PACS", stop) == 0
+    (report,) = reports.jobs()
+    assert report.rejected == 1
+    assert f"0x{status:04X}" in report.delivery_reason
+    assert sender.deliver("@PACS", stop) == 0
+    Work(reports.engine).retry(report.job.id)
+    assert sender.deliver("@PACS", stop) == 1
+
+
+@pytest.mark.parametrize("status", [0x0111, 0xB000])
+def test_a_warning_counts_as_delivered(status: int, archive: Archive, tmp_path: Path) -> None:
+    archive.answers = [status]
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+    assert Sender(settings).deliver("@PACS", threading.Event()) == 1
+    assert reports.jobs()[0].delivered == 1
+
+
+def test_an_unknown_destination_waits_and_says_what_to_add(archive: Archive, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path, destination="@ELSEWHERE")
+    assert Sender(settings).deliver("@ELSEWHERE", threading.Event()) == 0
+    assert reports.jobs()[0].delivery_reason == "no [peers] section has AE title ELSEWHERE: add one"
+    assert reports.jobs()[0].rejected == 0
+
+
+def test_an_altered_file_is_never_sent(archive: Archive, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+    (path,) = [entry for entry in open_outbox(settings).root.rglob("*.dcm")]  # noqa: C416
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert Sender(settings).deliver("@PACS", threading.Event()) == 0
+    assert "missing or altered" in reports.jobs()[0].delivery_reason
+    assert archive.received == []
+
+
+def test_a_destination_is_found_by_name_and_by_ae_title(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, 4242)
+    assert find_destination(settings, "archive") == find_destination(settings, "@PACS")
+    assert find_destination(settings, "archive").port == 4242

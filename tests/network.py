@@ -1,0 +1,129 @@
+"""Files to send, and a listener to send them to, for tests of the network."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_nodes.listener import StorageService
+from dicom_nodes.reception import Store
+from dicom_nodes.server import Limits, Server
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+AE = "PELLUCID"
+
+
+@dataclass(kw_only=True)
+class Station:
+    """A listener's server over a spool and a ledger of its own."""
+
+    server: Server
+    arrivals: Arrivals
+    spool: Spool
+    woken: list[bool] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def files(self) -> list[Path]:
+        """Everything in the spool, half-received or kept."""
+        return [path for path in self.spool.root.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def station(
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    called: Collection[str] = (AE,),
+    calling: Collection[str] = (),
+    allows: Callable[[str], bool] = lambda _address: True,
+    minimum_free_bytes: int = 0,
+    spool_root: Path | None = None,
+) -> Iterator[Station]:
+    """Run a listener's server on a free loopback port."""
+    engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
+    spool = Spool(spool_root or folder / "spool", minimum_free_bytes=minimum_free_bytes)
+    spool.prepare()
+    arrivals = Arrivals(engine)
+    woken: list[bool] = []
+    store = Store(spool=spool, arrivals=arrivals, stored=lambda: woken.append(True))
+    server = Server(
+        StorageService(store, called=called, calling=calling),
+        host="127.0.0.1",
+        port=0,
+        ae_title=AE,
+        limits=limits or Limits(association_timeout_s=2.0, network_timeout_s=4.0),
+        allows=allows,
+    )
+    server.start()
+    try:
+        yield Station(server=server, arrivals=arrivals, spool=spool, woken=woken)
+    finally:
+        server.stop(grace_s=1.0)
+        engine.dispose()
+
+
+def cr_image(sop: str = "1.2.3.4", *, study: str = "1.2.3", rows: int = 16, **changes: str) -> Dataset:
+    """Make a small CR image."""
+    dataset = Dataset()
+    dataset.SOPClassUID = CR
+    dataset.SOPInstanceUID = sop
+    dataset.Modality = "CR"
+    dataset.Manufacturer = "Somebody"
+    dataset.PatientID = "1"
+    dataset.PatientName = "Mustermann^Erika"
+    dataset.StudyInstanceUID = study
+    dataset.SeriesInstanceUID = f"{study}.1"
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = rows, 16
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = bytes(2 * 16 * rows)
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def write_image(path: Path, dataset: Dataset | None = None, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Write a data set as a Part 10 file."""
+    dataset = dataset or cr_image()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def command_set(elements: dict[int, bytes]) -> bytes:
+    """Encode a command set (PS3.7 section 6.3.1)."""
+    body = b"".join(struct.pack("<HHI", 0, element, len(value)) + value for element, value in sorted(elements.items()))
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+def store_request(sop_instance: bytes, sop_class: bytes = CR.encode()) -> bytes:
+    """Encode a C-STORE request with whatever UIDs."""
+    even = [uid + b"\x00" * (len(uid) % 2) for uid in (sop_class, sop_instance)]
+    return command_set(
+        {
+            0x0002: even[0],
+            0x0100: struct.pack("<H", 0x0001),
+            0x0110: struct.pack("<H", 1),
+            0x0700: struct.pack("<H", 2),
+            0x0800: struct.pack("<H", 0),
+            0x1000: even[1],
+        }
+    )
