@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydicom.charset import python_encoding
+from pydicom.charset import convert_encodings, python_encoding
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 UTF_8 = "ISO_IR 192"
 LATIN_1 = "ISO_IR 100"
-_TAG = 0x00080005
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _ESCAPE = 0x1B
 _FIRST_NON_ASCII = 0x80
@@ -30,17 +31,24 @@ def declare_actual(dataset: Dataset) -> None:
     texts = [text for text in _raw_texts(dataset) if _needs_character_set(text)]
     if not texts:
         if not all(_known(term) for term in declared):
-            dataset.SpecificCharacterSet = UTF_8
+            _declare(dataset, UTF_8)
         return
     if declared and all(_known(term) for term in declared) and _fits(declared, texts):
         return
-    dataset.SpecificCharacterSet = UTF_8 if _is_utf_8(texts) else LATIN_1
+    _declare(dataset, UTF_8 if _is_utf_8(texts) else LATIN_1)
+
+
+def _declare(dataset: Dataset, term: str) -> None:
+    dataset.SpecificCharacterSet = term
+    # Elements not yet converted are decoded by what was read, not by what the attribute says now.
+    implicit, little = dataset.original_encoding
+    dataset.set_original_encoding(implicit, little, convert_encodings(term))
 
 
 def _declared(dataset: Dataset) -> list[str]:
     value = dataset.get("SpecificCharacterSet")
-    terms = [value] if isinstance(value, str) else list(value or [])
-    return [str(term).strip() for term in terms if str(term).strip()] and [str(term).strip() for term in terms]
+    terms = [str(term).strip() for term in ([value] if isinstance(value, str) else value or [])]
+    return terms if any(terms) else []
 
 
 def _known(term: str) -> bool:
@@ -51,13 +59,13 @@ def _raw_texts(dataset: Dataset) -> Iterator[bytes]:
     for tag in dataset.keys():  # noqa: SIM118 - iterating the data set itself would convert its elements
         element = dataset.get_item(tag)
         value = getattr(element, "value", None)
-        if isinstance(value, bytes) and (element.VR in _TEXT_VRS or (element.VR is None and _may_be_text(tag))):
+        if isinstance(value, bytes) and _vr(tag, getattr(element, "VR", None)) in _TEXT_VRS:
             yield value
 
 
-def _may_be_text(tag: int) -> bool:
-    """Implicit VR does not say; the patient's and the study's groups are almost all text."""
-    return tag >> 16 in {0x0008, 0x0010, 0x0032, 0x0040} and tag != _TAG
+def _vr(tag: BaseTag, explicit: str | None) -> str:
+    """Return the VR, from the dictionary where implicit encoding does not say."""
+    return explicit or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")
 
 
 def _needs_character_set(text: bytes) -> bool:

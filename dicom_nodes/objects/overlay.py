@@ -29,6 +29,9 @@ SMALLEST_PANEL = 768
 """Sides of a panel in pixels; a small slice is enlarged so that the words beside it are not wider than it."""
 LEVELS = (0.5, 0.8)
 _GAP = 8
+_SCALE_WIDTH = 110
+_SHORTEST_SCALE = 200
+"""Below this height four labels beside a colour scale would overlap; the caption names the levels anyway."""
 _WHITE = (235, 235, 235)
 _QUIET = (170, 170, 170)
 _AMBER = (255, 191, 71)
@@ -67,8 +70,8 @@ def render(source: Dataset, image: Image, result: Result) -> Rendering:
     film = _resized(image.grey, width, height)
     magnitude = _magnitude(attribution, image.grey.shape)
     overlay = _overlay(film, magnitude, positive=finding.positive)
-    with_scale = finding.positive and bool(magnitude.any())
-    bar = _bar_width(width) if with_scale else 0
+    with_scale = finding.positive and bool(magnitude.any()) and height >= _SHORTEST_SCALE
+    bar = _SCALE_WIDTH if with_scale else 0
     total = 2 * width + _GAP + bar
     header = fit(_header(result, finding), total)
     titles = [fit([line], width) for line in _titles(source, attribution, finding)]
@@ -212,10 +215,6 @@ def _footer(source: Dataset, result: Result, attribution: Attribution | None, fi
         Line(text=f"{captions.model(result)}   {when}", size=22, colour=_QUIET),
         Line(text=" ".join(filter(None, notes)), size=22, colour=_WHITE),
     ]
-
-
-def _bar_width(panel_width: int) -> int:
-    return 110 if panel_width >= SMALLEST_PANEL // 2 else 90
 
 
 def _draw_scale(canvas: Picture.Image, left: int, top: int, width: int, height: int) -> list[Box]:

@@ -1,0 +1,159 @@
+"""Every object against independent validators, for a matrix of sources."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from require import require_tool
+
+from dicom_nodes.objects import secondary_capture, structured_report
+from dicom_nodes.objects.read import SourceImage, read_image
+from dicom_nodes.objects.write import to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pydicom import Dataset
+    from pydicom.dataset import FileDataset
+
+    from service.types import Refusal, Result
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+    Results = Callable[..., Result]
+
+TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+TALL = np.arange(80 * 64, dtype=np.uint16).reshape(80, 64) % 4096
+WIDE = np.ascontiguousarray(TALL.T)
+SIGNED = (TALL.astype(np.int16) - 2048).astype(np.int16)
+SOURCES: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "monochrome1": (TALL, {"PhotometricInterpretation": "MONOCHROME1"}),
+    "monochrome2": (TALL, {"PhotometricInterpretation": "MONOCHROME2"}),
+    "wide": (WIDE, {}),
+    "signed 15 bit": (SIGNED, {"BitsStored": 15, "HighBit": 14}),
+    "japanese": (TALL, {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"}),
+    "cyrillic": (TALL, {"SpecificCharacterSet": "ISO_IR 144", "PatientName": "Жуков^Иван"}),
+    "arabic": (TALL, {"SpecificCharacterSet": "ISO_IR 127", "PatientName": "قباني^لنزار"}),
+    "no type 2": (TALL, dict.fromkeys(TYPE_2)),
+    "empty study id": (TALL, {"StudyID": ""}),
+    "pixel spacing": (TALL, {"PixelSpacing": ["0.143", "0.143"]}),
+    "imager spacing": (TALL, {"ImagerPixelSpacing": ["0.143", "0.143"]}),
+    "aspect": (TALL, {"PixelAspectRatio": ["2", "1"]}),
+    "no body part": (TALL, {"BodyPartExamined": None, "PatientOrientation": None}),
+    "paired body part": (TALL, {"BodyPartExamined": "KNEE", "Laterality": "L"}),
+    "unpaired body part with a side": (TALL, {"BodyPartExamined": "CHEST", "Laterality": "L"}),
+    "image laterality": (TALL, {"BodyPartExamined": "HAND", "ImageLaterality": "R"}),
+    "time zone": (TALL, {"TimezoneOffsetFromUTC": "-0330"}),
+    "colour": (np.full((64, 64, 3), 99, dtype=np.uint8), {}),
+    "anonymised": (TALL, {"PatientIdentityRemoved": "YES"}),
+}
+REAL = (
+    "chest/nih-dx-sc-sopclass.dcm",
+    "chest/philips-mono1-15bit-j2k.dcm",
+    "ct-series/000.dcm",
+    "ct-series/027.dcm",
+    "mr-series/slice66.dcm",
+    "not-a-chest/dog-thorax-lateral-dx.dcm",
+)
+
+
+@pytest.fixture
+def objects(result: Results, refusal: Refusal, tmp_path: Path) -> Callable[[SourceImage], list[Path]]:
+    """Write every object that a source can give rise to."""
+
+    def write(read: SourceImage) -> list[Path]:
+        header, image = read.header, read.image
+        positive, negative = result(image, probability=0.9), result(image, probability=0.1)
+        built = {
+            "picture": secondary_capture.build(header, image, positive),
+            "picture-negative": secondary_capture.build(header, image, negative),
+            "picture-uncompressed": secondary_capture.build_uncompressed(header, image, positive),
+            "report": structured_report.build(header, image, positive),
+            "report-negative": structured_report.build(header, image, negative),
+            "refusal": structured_report.build_refusal(header, refusal),
+        }
+        paths = []
+        for name, dataset in built.items():
+            path = tmp_path / f"{name}.dcm"
+            path.write_bytes(to_bytes(dataset))
+            paths.append(path)
+        return paths
+
+    return write
+
+
+def check(paths: list[Path], read: SourceImage) -> None:
+    """Ask dciodvfy and dcmtk about each file."""
+    for path in paths:
+        said = run("dciodvfy", "-new", str(path))
+        errors = [line for line in said.stderr.splitlines() + said.stdout.splitlines() if line.startswith("Error")]
+        assert errors == [], path.name
+        if path.name.startswith("picture"):
+            check_picture(path)
+        else:
+            dump = run("dsrdump", str(path))
+            assert dump.returncode == 0, dump.stderr
+            assert "\nE:" not in dump.stderr
+        written = dcmread(path)
+        for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "StudyID", "AccessionNumber", "StudyDate"):
+            assert str(written[keyword].value or "") == str(read.header.get(keyword) or ""), keyword
+
+
+def check_picture(path: Path) -> None:
+    """Let dcmtk's own decoder render the picture."""
+    png = path.with_suffix(".png")
+    rendered = run("dcmj2pnm", "+on", str(path), str(png))
+    assert rendered.returncode == 0, rendered.stderr
+    written = dcmread(path, stop_before_pixels=True)
+    with Picture.open(png) as picture:
+        assert picture.size == (written.Columns, written.Rows)
+        assert picture.convert("L").getextrema()[1] > 200
+
+
+def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [require_tool(tool), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_object_of_a_generated_source_conforms(
+    source: Make, saved: Save, objects: Callable[[SourceImage], list[Path]], name: str
+) -> None:
+    pixels, attributes = SOURCES[name]
+    read = read_image(saved(source(pixels, **attributes)))
+    check(objects(read), read)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+def test_every_object_of_a_compressed_source_conforms(
+    source: Make, saved: Save, objects: Callable[[SourceImage], list[Path]], syntax: str
+) -> None:
+    dataset = source(TALL, BitsStored=12, HighBit=11)
+    dataset.compress(syntax, generate_instance_uid=False)
+    read = read_image(saved(dataset))
+    check(objects(read), read)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_object_of_a_real_source_conforms(
+    shared_dicom: Path, objects: Callable[[SourceImage], list[Path]], name: str
+) -> None:
+    read = read_image(shared_dicom / name)
+    check(objects(read), read)

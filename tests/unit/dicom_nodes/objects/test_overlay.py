@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from dicom_nodes.objects.overlay import LARGEST_PANEL, SMALLEST_PANEL, Rendering, panel_size, render
+from dicom_nodes.objects.read import SourceImage, read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pydicom import Dataset
+    from pydicom.dataset import FileDataset
+
+    from service.types import Result
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+    Results = Callable[..., Result]
+
+
+def corners(rows: int, columns: int) -> np.ndarray:
+    """Four different marks: bright top-left, medium top-right, dim bottom-left, none bottom-right."""
+    grid = np.full((rows, columns), 20, dtype=np.uint8)
+    size = max(4, min(rows, columns) // 8)
+    grid[:size, :size], grid[:size, -size:], grid[-size:, :size] = 250, 170, 90
+    return grid
+
+
+def quadrant_levels(panel: np.ndarray) -> list[int]:
+    """Mean grey near each corner: top-left, top-right, bottom-left, bottom-right."""
+    height, width = panel.shape[0] // 24, panel.shape[1] // 24
+    grey = panel.mean(axis=2)
+    cuts = (grey[:height, :width], grey[:height, -width:], grey[-height:, :width], grey[-height:, -width:])
+    return [round(float(cut.mean())) for cut in cuts]
+
+
+def cut(rendering: Rendering, name: str) -> np.ndarray:
+    left, top, right, bottom = getattr(rendering, name)
+    return rendering.picture[top:bottom, left:right]
+
+
+def read(saved: Save, dataset: FileDataset) -> SourceImage:
+    return read_image(saved(dataset))
+
+
+SHAPES = [(200, 200), (150, 300), (300, 150)]
+ORIENTATIONS = [["L", "F"], ["R", "F"], ["L", "H"], ["A", "F"], None]
+POLARITIES = ["MONOCHROME1", "MONOCHROME2"]
+ASPECTS: list[dict[str, Any]] = [{}, {"PixelAspectRatio": ["2", "1"]}, {"PixelSpacing": ["0.1", "0.2"]}]
+
+
+@pytest.mark.parametrize(
+    ("shape", "orientation", "polarity", "aspect"),
+    list(itertools.product(SHAPES, ORIENTATIONS, POLARITIES, ASPECTS)),
+)
+def test_nothing_is_flipped_or_turned(  # noqa: PLR0917 - three fixtures and a row of the table
+    source: Make,
+    saved: Save,
+    result: Results,
+    shape: tuple[int, int],
+    orientation: list[str] | None,
+    polarity: str,
+    aspect: dict[str, Any],
+) -> None:
+    grid = corners(*shape)
+    pixels = 255 - grid if polarity == "MONOCHROME1" else grid
+    dataset = source(pixels, PhotometricInterpretation=polarity, PatientOrientation=orientation, **aspect)
+    read_back = read(saved, dataset)
+    rendering = render(read_back.header, read_back.image, result(read_back.image, probability=0.1))
+    for name in ("original", "overlay"):
+        levels = quadrant_levels(cut(rendering, name))
+        assert np.allclose(levels, [250, 170, 90, 20], atol=6), name
+
+
+def test_the_heat_lies_where_the_map_is_strong(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 200), 128, dtype=np.uint8)))
+    drawn = render(read_back.header, read_back.image, result(read_back.image))
+    difference = np.abs(cut(drawn, "overlay").astype(int) - cut(drawn, "original").astype(int)).sum(axis=2)
+    rows, columns = np.nonzero(difference > 60)
+    assert rows.mean() / difference.shape[0] == pytest.approx(0.3, abs=0.02)
+    assert columns.mean() / difference.shape[1] == pytest.approx(0.7, abs=0.02)
+    assert difference[-difference.shape[0] // 3 :].max() == 0
+
+
+def test_no_word_touches_a_film_or_leaves_the_picture(source: Make, saved: Save, result: Results) -> None:
+    for shape in [(200, 200), (60, 600), (600, 60), (16, 16)]:
+        read_back = read(saved, source(np.full(shape, 128, dtype=np.uint8)))
+        rendering = render(read_back.header, read_back.image, result(read_back.image))
+        height, width = rendering.picture.shape[:2]
+        for box in rendering.texts:
+            assert 0 <= box[0] <= box[2] <= width
+            assert 0 <= box[1] <= box[3] <= height
+            for film in (rendering.original, rendering.overlay):
+                apart = box[2] <= film[0] or film[2] <= box[0] or box[3] <= film[1] or film[3] <= box[1]
+                assert apart, (shape, box, film)
+
+
+def test_the_original_panel_is_the_film_alone(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(corners(1024, 1024)))
+    panel = cut(render(read_back.header, read_back.image, result(read_back.image)), "original")
+    assert np.array_equal(panel[..., 0], np.rint(read_back.image.grey * 255).astype(np.uint8))
+    assert np.array_equal(panel[..., 0], panel[..., 1])
+
+
+def test_a_finding_below_its_operating_point_gets_no_colour(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 300), 128, dtype=np.uint8)))
+    panel = cut(render(read_back.header, read_back.image, result(read_back.image, probability=0.2)), "overlay")
+    assert np.ptp(panel.astype(int), axis=2).max() <= 2
+    assert np.ptp(panel) > 50
+
+
+def test_a_map_without_positive_values_leaves_the_film_untouched(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 300), 128, dtype=np.uint8)))
+    negative = np.full((300, 300), -1.0, dtype=np.float32)
+    drawn = render(read_back.header, read_back.image, result(read_back.image, attribution=negative))
+    assert np.array_equal(cut(drawn, "overlay"), cut(drawn, "original"))
+
+
+def test_the_film_shows_through_the_strongest_heat(source: Make, saved: Save, result: Results) -> None:
+    stripes = np.tile(np.array([40, 40, 40, 40, 200, 200, 200, 200], dtype=np.uint8), (1024, 128))
+    read_back = read(saved, source(stripes))
+    strong = np.ones(stripes.shape, dtype=np.float32)
+    panel = cut(render(read_back.header, read_back.image, result(read_back.image, attribution=strong)), "overlay")
+    row = panel[512].astype(int).sum(axis=1)
+    assert np.abs(np.diff(row)).max() > 0.4 * 160 * 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "aspect", "expected"),
+    [
+        ((1955, 1841), 1.0, (964, 1024)),
+        ((128, 128), 1.0, (SMALLEST_PANEL, SMALLEST_PANEL)),
+        ((100, 100), 2.0, (384, SMALLEST_PANEL)),
+        ((800, 900), 1.0, (900, 800)),
+        ((1, 5000), 1.0, (LARGEST_PANEL, 2)),
+    ],
+)
+def test_panels_have_square_pixels_and_bounded_sides(
+    shape: tuple[int, int], aspect: float, expected: tuple[int, int]
+) -> None:
+    assert panel_size(shape, aspect) == expected

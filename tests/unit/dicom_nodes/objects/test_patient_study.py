@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from dicom_nodes.objects.part10 import tolerant
+from dicom_nodes.objects.patient_study import REQUIRED
+from dicom_nodes.objects.read import read_header
+from dicom_nodes.objects.structured_report import build_refusal
+from dicom_nodes.objects.write import to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pydicom.dataset import FileDataset
+
+    from service.types import Refusal
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+
+
+def written(path: Path, refusal: Refusal) -> Dataset:
+    """What a reader of our object sees."""
+    source, _ = read_header(path)
+    out = path.with_name("out.dcm")
+    out.write_bytes(to_bytes(build_refusal(source, refusal)))
+    with tolerant():
+        copied = dcmread(out)
+        for _ in copied:
+            pass
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("character_set", "encoding", "name"),
+    [
+        ("ISO_IR 100", "latin-1", "Müller^Jörg"),
+        ("ISO_IR 101", "iso8859-2", "Łęcki^Żółw"),
+        ("ISO_IR 144", "iso8859-5", "Жуков^Иван"),
+        ("ISO_IR 127", "iso8859-6", "قباني^لنزار"),
+        ("ISO_IR 126", "iso8859-7", "Διονυσιος^Ζευς"),
+        ("ISO_IR 138", "iso8859-8", "שרון^דבורה"),
+        ("ISO_IR 192", "utf-8", "Wang^XiaoDong=王^小東=山田^太郎"),
+        ("GB18030", "gb18030", "Wang^XiaoDong=王^小东"),
+        ("ISO_IR 13", "shift_jis", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+    ],
+)
+def test_names_of_every_script_survive_as_utf_8(  # noqa: PLR0917 - three fixtures and a row of the table
+    source: Make, saved: Save, refusal: Refusal, character_set: str, encoding: str, name: str
+) -> None:
+    dataset = source(SpecificCharacterSet=character_set)
+    dataset.PatientName = "XXXXXXXX"
+    path = saved(dataset)
+    _replace_value(path, b"XXXXXXXX", name.encode(encoding))
+    copied = written(path, refusal)
+    assert str(copied.PatientName) == name
+    assert copied.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_a_japanese_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
+    """The example of PS3.5 H.3.1, byte by byte."""
+    dataset = source(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="XXXXXXXX")
+    path = saved(dataset)
+    raw = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B"
+    _replace_value(path, b"XXXXXXXX", raw)
+    assert str(written(path, refusal).PatientName) == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+def test_a_korean_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
+    """The example of PS3.5 I.2."""
+    path = saved(source(SpecificCharacterSet=["", "ISO 2022 IR 149"], PatientName="XXXXXXXX"))
+    raw = b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf"
+    _replace_value(path, b"XXXXXXXX", raw)
+    assert str(written(path, refusal).PatientName) == "Hong^Gildong=洪^吉洞=홍^길동"
+
+
+@pytest.mark.parametrize("declared", [None, "ISO_IR 6", "UTF8", "ISO_IR 999"])
+def test_utf_8_under_a_false_declaration_is_recognised(
+    source: Make, saved: Save, refusal: Refusal, declared: str | None
+) -> None:
+    dataset = source(PatientName="XXXXXXXX")
+    path = saved(dataset)
+    if declared:
+        element = declared.encode() + b" " * (len(declared) % 2)
+        _insert_first(path, b"\x08\x00\x05\x00CS" + len(element).to_bytes(2, "little") + element)
+    _replace_value(path, b"XXXXXXXX", "Žižek^Ж".encode())
+    assert str(written(path, refusal).PatientName) == "Žižek^Ж"
+
+
+@pytest.mark.parametrize("declared", [None, "ISO_IR 6", "ISO_IR 192"])
+def test_latin_1_under_a_false_declaration_is_recognised(
+    source: Make, saved: Save, refusal: Refusal, declared: str | None
+) -> None:
+    dataset = source(PatientName="XXXXXXXX")
+    path = saved(dataset)
+    if declared:
+        element = declared.encode() + b" " * (len(declared) % 2)
+        _insert_first(path, b"\x08\x00\x05\x00CS" + len(element).to_bytes(2, "little") + element)
+    _replace_value(path, b"XXXXXXXX", "Müller^Jörg".encode("latin-1"))
+    assert str(written(path, refusal).PatientName) == "Müller^Jörg"
+
+
+def test_a_declaration_that_fits_is_believed(source: Make, saved: Save, refusal: Refusal) -> None:
+    path = saved(source(SpecificCharacterSet="ISO_IR 100", PatientName="XXXXXXXX"))
+    _replace_value(path, b"XXXXXXXX", "Jörg".encode())
+    assert str(written(path, refusal).PatientName) == "JÃ¶rg"
+
+
+def test_missing_type_2_attributes_are_present_and_empty(source: Make, saved: Save, refusal: Refusal) -> None:
+    absent = [keyword for keyword in REQUIRED if keyword != "StudyInstanceUID"]
+    dataset = source(**dict.fromkeys(absent))
+    before = read_header(saved(dataset))[0]
+    copied = written(saved(dataset), refusal)
+    assert all(keyword in copied and copied[keyword].is_empty for keyword in absent)
+    assert not any(keyword in before for keyword in absent)
+
+
+def test_every_identifying_value_is_copied_exactly(source: Make, saved: Save, refusal: Refusal) -> None:
+    dataset = source(PatientID=" 0042 ", AccessionNumber="A/1-x", StudyID="", StudyTime="101500.123456")
+    source_header = read_header(saved(dataset))[0]
+    copied = written(saved(dataset), refusal)
+    for keyword in REQUIRED:
+        assert str(copied[keyword].value) == str(source_header[keyword].value), keyword
+
+
+def test_over_long_and_odd_values_survive(source: Make, saved: Save, refusal: Refusal) -> None:
+    dataset = source()
+    dataset.add_new("PatientID", "UT", "P" * 65)
+    dataset.add_new("StudyID", "UT", "S" * 17)
+    dataset.add_new("PatientBirthDate", "UT", "1970")
+    path = saved(dataset)
+    data = path.read_bytes()
+    for tag, vr in ((b"\x10\x00\x20\x00", b"LO"), (b"\x20\x00\x10\x00", b"SH"), (b"\x10\x00\x30\x00", b"DA")):
+        at = data.index(tag + b"UT")
+        data = data[: at + 4] + vr + data[at + 8 : at + 10] + data[at + 12 :]
+    path.write_bytes(data)
+    copied = written(path, refusal)
+    assert copied.PatientID == "P" * 65
+    assert copied.StudyID == "S" * 17
+    assert copied.PatientBirthDate == "1970"
+
+
+def test_a_broken_optional_value_is_left_out(source: Make, saved: Save, refusal: Refusal) -> None:
+    with tolerant():
+        path = saved(source(PatientAge="81", PatientWeight="70"))
+    copied = written(path, refusal)
+    assert "PatientAge" not in copied
+    assert copied.PatientWeight == 70
+
+
+def test_sequences_of_the_modules_are_copied_without_private_items(source: Make, saved: Save, refusal: Refusal) -> None:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "1", "99X", "Röntgen"
+    item.add_new(0x00090010, "LO", "SECRET")
+    copied = written(saved(source(SpecificCharacterSet="ISO_IR 100", ProcedureCodeSequence=[item])), refusal)
+    assert copied.ProcedureCodeSequence[0].CodeMeaning == "Röntgen"
+    assert "SECRET" not in str(copied)
+
+
+def test_anonymised_sources_name_a_method(source: Make, saved: Save, refusal: Refusal) -> None:
+    copied = written(saved(source(PatientIdentityRemoved="YES")), refusal)
+    assert copied.DeidentificationMethod == "Not stated by the source"
+
+
+def _replace_value(path: Path, old: bytes, new: bytes) -> None:
+    """Write raw bytes in place of a PN value, as a modality would that never heard of pydicom."""
+    new += b" " * (len(new) % 2)
+    data = path.read_bytes()
+    at = data.index(b"PN" + len(old).to_bytes(2, "little") + old)
+    path.write_bytes(data[:at] + b"PN" + len(new).to_bytes(2, "little") + new + data[at + 4 + len(old) :])
+
+
+def _insert_first(path: Path, element: bytes) -> None:
+    """Put an element at the head of the data set."""
+    data = path.read_bytes()
+    at = data.index(b"\x08\x00\x16\x00UI")
+    path.write_bytes(data[:at] + element + data[at:])

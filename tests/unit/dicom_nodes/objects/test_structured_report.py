@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import highdicom
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.sr.coding import Code
+from pydicom.sr.codedict import codes
+
+from dicom_nodes.objects.read import read_header, read_image
+from dicom_nodes.objects.structured_report import build, build_refusal
+from dicom_nodes.objects.write import to_bytes
+from service.types import OutboxObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pydicom import Dataset
+    from pydicom.dataset import FileDataset
+
+    from service.types import Refusal, Result
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+    Results = Callable[..., Result]
+
+
+def walk(dataset: Dataset) -> Iterator[Dataset]:
+    for item in dataset.get("ContentSequence", ()):
+        yield item
+        yield from walk(item)
+
+
+def named(dataset: Dataset, value: str) -> list[Dataset]:
+    """All content items whose concept name has this code value."""
+    return [
+        item
+        for item in walk(dataset)
+        if "ConceptNameCodeSequence" in item and item.ConceptNameCodeSequence[0].CodeValue == value
+    ]
+
+
+def report(path: Path, result: Results, **arguments: object) -> Dataset:
+    read = read_image(path)
+    return dcmread(io.BytesIO(to_bytes(build(read.header, read.image, result(read.image, **arguments)))))
+
+
+def groups(dataset: Dataset) -> list[Dataset]:
+    return named(dataset, "125007")
+
+
+def test_building_twice_gives_equal_bytes(source: Make, saved: Save, result: Results) -> None:
+    read = read_image(saved(source()))
+    one, two = (to_bytes(build(read.header, read.image, result(read.image))) for _ in range(2))
+    assert one == two
+
+
+def test_an_independent_reader_finds_region_probability_and_area(source: Make, saved: Save, result: Results) -> None:
+    pixels = np.zeros((300, 200), dtype=np.uint8)
+    document = highdicom.sr.Comprehensive3DSR.from_dataset(
+        report(saved(source(pixels, PixelSpacing=["0.5", "0.5"])), result)
+    )
+    (group,) = document.content.get_planar_roi_measurement_groups()
+    assert group.finding_type == Code("233604007", "SCT", "Pneumonia")
+    certainty = {each.name.value: (each.value, each.unit.value) for each in group.get_measurements()}
+    assert certainty["111012"] == (90.0, "%")
+    # The hill of the fixture falls to half within sqrt(0.02 ln 2) of each side.
+    assert certainty["42798000"][0] == pytest.approx(np.pi * 0.02 * np.log(2) * 300 * 200 * 0.25, rel=0.03)
+    points = group.roi.value
+    assert np.allclose((points.min(axis=0) + points.max(axis=0)) / 2, (140, 90), atol=1.0)
+    assert group.finding_sites[0].value == codes.SCT.ThoracicStructure
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 79), (59, 0), (59, 79)])
+@pytest.mark.parametrize("polarity", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_mark_in_a_corner_is_outlined_in_that_corner(  # noqa: PLR0917 - three fixtures, two axes
+    source: Make, saved: Save, result: Results, row: int, column: int, polarity: str
+) -> None:
+    grid = np.zeros((60, 80), dtype=np.uint8)
+    mark = np.zeros((60, 80), dtype=np.float32)
+    mark[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4] = 1
+    path = saved(source(grid, PhotometricInterpretation=polarity, PixelAspectRatio=["2", "1"]))
+    (region,) = named(report(path, result, attribution=mark), "111030")
+    points = np.array(region.GraphicData).reshape(-1, 2)
+    assert region.GraphicType == "POLYLINE"
+    assert points[0].tolist() == points[-1].tolist()
+    assert np.allclose(points.mean(axis=0), [column + 0.5, row + 0.5], atol=4)
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.1])
+def test_every_measurement_group_has_coordinates_on_the_source(
+    source: Make, saved: Save, result: Results, probability: float
+) -> None:
+    path = saved(source())
+    written = report(path, result, probability=probability)
+    assert groups(written)
+    for group in groups(written):
+        (region,) = named(group, "111030")
+        (image,) = region.ContentSequence
+        assert image.RelationshipType == "SELECTED FROM"
+        referenced = image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        assert referenced == read_header(path)[0].SOPInstanceUID
+
+
+def test_below_the_operating_point_no_part_is_outlined_and_no_disease_named(
+    source: Make, saved: Save, result: Results
+) -> None:
+    written = report(saved(source()), result, probability=0.1)
+    (group,) = groups(written)
+    (region,) = named(group, "111030")
+    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+    (finding,) = named(group, "121071")
+    assert finding.ConceptCodeSequence[0].CodeMeaning == "Pneumonia not indicated"
+    (evaluation,) = named(group, "233604007")
+    assert evaluation.ConceptCodeSequence[0].CodeMeaning == "Not detected"
+
+
+def test_a_map_without_positive_values_refers_to_the_whole_image(source: Make, saved: Save, result: Results) -> None:
+    written = report(saved(source()), result, attribution=np.full((48, 40), -1, dtype=np.float32))
+    (region,) = named(written, "111030")
+    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+
+
+def test_the_probability_is_told_once_for_several_regions(source: Make, saved: Save, result: Results) -> None:
+    two = np.zeros((48, 40), dtype=np.float32)
+    two[5:15, 5:15], two[30:36, 30:36] = 1, 1
+    written = report(saved(source()), result, attribution=two)
+    assert len(groups(written)) == 2
+    assert len(named(written, "111012")) == 1
+    shares = [float(item.MeasuredValueSequence[0].NumericValue) for item in named(written, "influence-share")]
+    assert shares == pytest.approx([100 * 100 / 136, 100 * 36 / 136], rel=0.02)
+    tracking = {item.UID for item in named(written, "112040")}
+    assert len(tracking) == 2
+
+
+def test_the_algorithm_and_its_explanation_are_coded(source: Make, saved: Save, result: Results) -> None:
+    written = report(saved(source()), result)
+    assert named(written, "111001")[0].TextValue == "Compact ResNet"
+    assert named(written, "111003")[0].TextValue == "1.0.0"
+    assert "Grad-CAM: layer=stage4" in [item.TextValue for item in named(written, "111002")]
+    assert named(written, "130401")[0].ConceptCodeSequence[0].CodeValue == "130403"
+    assert named(written, "121058")[0].ConceptCodeSequence[0].CodeMeaning == "Plain chest X-ray"
+
+
+def test_verdict_threshold_and_limits_are_told(source: Make, saved: Save, result: Results) -> None:
+    written = report(saved(source()), result)
+    words = " ".join(item.TextValue for item in walk(written) if "TextValue" in item)
+    assert "Pneumonia indicated (at or above operating point)" in words
+    assert "sensitivity 96.0 %, specificity 94.0 %" in words
+    assert "Not validated on adults." in words
+    assert "Research use; not for primary diagnosis." in words
+    (threshold,) = named(written, "threshold")
+    assert threshold.MeasuredValueSequence[0].NumericValue == 50
+
+
+def test_area_without_calibration_says_which_plane(source: Make, saved: Save, result: Results) -> None:
+    (area,) = named(report(saved(source(ImagerPixelSpacing=["0.2", "0.2"])), result), "42798000")
+    assert area.ContentSequence[0].TextValue == "In the detector plane"
+    assert named(report(saved(source()), result), "42798000") == []
+
+
+def test_private_concepts_declare_their_scheme(source: Make, saved: Save, result: Results) -> None:
+    written = report(saved(source()), result)
+    (scheme,) = written.CodingSchemeIdentificationSequence
+    assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeUID[:5]) == ("99PELLUCID", "2.25.")
+
+
+def test_only_reports_are_predecessors(source: Make, saved: Save, result: Results) -> None:
+    def earlier(sop_class: str, uid: str) -> OutboxObject:
+        return OutboxObject(
+            sop_instance_uid=uid,
+            sop_class_uid=sop_class,
+            study_instance_uid="1.2",
+            series_instance_uid="1.2.9",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            job_id="job-0",
+            kind="k",
+            key="k",
+            sha256="",
+            size=1,
+        )
+
+    report_class = "1.2.840.10008.5.1.4.1.1.88.34"
+    before = (earlier(report_class, "1.2.3"), earlier("1.2.840.10008.5.1.4.1.1.7", "1.2.4"))
+    (item,) = report(saved(source()), result, supersedes=before).PredecessorDocumentsSequence
+    (instance,) = item.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert instance.ReferencedSOPInstanceUID == "1.2.3"
+
+
+def test_a_refusal_needs_nothing_but_uids(source: Make, saved: Save, refusal: Refusal) -> None:
+    kept = {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
+    dataset = source()
+    for element in list(dataset):
+        if element.keyword not in kept:
+            del dataset[element.tag]
+    header, _ = read_header(saved(dataset))
+    written = dcmread(io.BytesIO(to_bytes(build_refusal(header, refusal))))
+    texts = [item.TextValue for item in walk(written) if "TextValue" in item]
+    assert "Not analysed: The image is a lateral view." in texts
+    assert "View position: LL" in texts
+    assert written.StudyInstanceUID == header.StudyInstanceUID
+    assert to_bytes(build_refusal(header, refusal)) == to_bytes(build_refusal(header, refusal))
