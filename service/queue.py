@@ -58,6 +58,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "unacked_restore_interval": 5,
+        # `QUEUES` in that order: stat before routine
+        "queue_order_strategy": "priority",
     }
 
 

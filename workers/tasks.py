@@ -8,6 +8,8 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
+
 from service.errors import NotEligibleError, PermanentError
 from service.ledger.work import LeaseLostError
 from service.types import JobState
@@ -38,6 +40,8 @@ class JobRunner:
         outbox: Outbox,
     ) -> None:
         self._settings = settings.worker
+        if settings.worker.threads:
+            torch.set_num_threads(settings.worker.threads)
         self._work = work
         self._spool = spool
         self._outbox = outbox

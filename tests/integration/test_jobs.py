@@ -1,0 +1,195 @@
+"""Jobs through the real worker code: spool, ledger, model, objects, outbox; no broker, no network."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from pydicom import dcmread
+
+from service.intake import Intake
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.ledger.work import Work
+from service.outbox import Outbox
+from service.pipelines import load_pipelines
+from service.settings import load_settings, packaged_config
+from service.spool import Spool
+from service.types import Instance, JobState
+from workers.phantom.files import write_samples
+from workers.tasks import JobRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+PIPELINE = packaged_config() / "pipelines" / "chest-xray-pneumonia.toml"
+
+
+class House:
+    """A service without its processes, with a clock that the test moves."""
+
+    def __init__(self, folder: Path, **changes: object) -> None:
+        self.now = 1_770_000_000.0
+        self.spool = Spool(folder / "spool")
+        self.spool.prepare()
+        self.outbox = Outbox(folder / "outbox")
+        settings = load_settings(
+            None,
+            {
+                "PELLUCID__STATE__DIRECTORY": f'"{folder}"',
+                "PELLUCID__PIPELINES__DIRECTORY": f'"{_pipelines(folder, changes)}"',
+            },
+        )
+        self.engine: Engine = open_database(settings.database_url)
+        clock = lambda: self.now  # noqa: E731
+        self.arrivals, self.work = Arrivals(self.engine, clock), Work(self.engine, clock)
+        self.reports = Reports(self.engine, clock)
+        pipelines = load_pipelines(settings)
+        self.intake = Intake(
+            arrivals=self.arrivals,
+            work=self.work,
+            pipelines=pipelines,
+            wake=lambda _job, _priority: None,
+            quiet_period_s=10,
+        )
+        self.runner = JobRunner(
+            settings=settings, pipelines=pipelines, work=self.work, spool=self.spool, outbox=self.outbox
+        )
+
+    def receive(self, file: Path, association: str = "a") -> None:
+        header = dcmread(file, stop_before_pixels=True)
+        incoming = self.spool.receive()
+        incoming.write(file.read_bytes())
+        key = self.spool.keep(
+            incoming, study_instance_uid=header.StudyInstanceUID, sop_instance_uid=header.SOPInstanceUID
+        )
+        instance = Instance(
+            sop_instance_uid=header.SOPInstanceUID,
+            sop_class_uid=header.SOPClassUID,
+            study_instance_uid=header.StudyInstanceUID,
+            series_instance_uid=header.SeriesInstanceUID,
+            transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
+            modality=header.Modality,
+            sha256=incoming.sha256,
+            size=incoming.size,
+            key=key,
+            calling_ae="PACS",
+            called_ae="PELLUCID",
+            address="127.0.0.1",
+            received_at=datetime.fromtimestamp(self.now, UTC),
+        )
+        self.arrivals.record(instance, association=association, association_expires_at=self.now + 30)
+        self.arrivals.close_association(association)
+
+    def work_off(self) -> list[JobState | None]:
+        self.now += 11
+        self.intake.run_once()
+        return [
+            self.runner.run(report.job.id)
+            for report in reversed(self.reports.jobs())
+            if report.job.state is JobState.QUEUED
+        ]
+
+    def objects(self, number: int = 0) -> list[bytes]:
+        job = self.reports.jobs()[number].job
+        return [self.outbox.path(entry.key).read_bytes() for entry in self.reports.objects_of(job.id)]
+
+
+def _pipelines(folder: Path, changes: dict[str, object]) -> Path:
+    """Write the shipped pipeline with changes of single lines."""
+    text = PIPELINE.read_text()
+    for key, value in changes.items():
+        old = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
+        text = text.replace(old, f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}")
+    assert tomllib.loads(text)
+    target = folder / "pipelines" / PIPELINE.name
+    target.parent.mkdir(parents=True)
+    target.write_text(text)
+    return target.parent
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[Path]:
+    """Two films of one study, the second without its preamble's file name: only the study's UID is shared."""
+    first, second = write_samples(tmp_path / "films", count=2, seed=21, size=(256, 256))
+    study = dcmread(first).StudyInstanceUID
+    moved = dcmread(second)
+    moved.StudyInstanceUID = study
+    moved.save_as(second)
+    return [first, second]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path / "house")
+    yield made
+    made.engine.dispose()
+
+
+def test_a_repeated_job_writes_equal_bytes(tmp_path: Path, films: list[Path], house: House) -> None:
+    again = House(tmp_path / "again")
+    for place in (house, again):
+        place.receive(films[0])
+        assert place.work_off() == [JobState.DONE]
+    digests = [[hashlib.sha256(data).hexdigest() for data in place.objects()] for place in (house, again)]
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == 2
+    again.engine.dispose()
+
+
+def test_a_refused_study_gets_a_report_when_the_pipeline_says_so(tmp_path: Path, films: list[Path]) -> None:
+    place = House(tmp_path / "house", report_refused=True)
+    film = dcmread(films[0])
+    film.ViewPosition = "LL"
+    film.save_as(films[0])
+    place.receive(films[0])
+    assert place.work_off() == [JobState.REFUSED]
+    assert "view LL" in place.reports.jobs()[0].job.reason
+    (content,) = place.objects()
+    path = tmp_path / "refusal.dcm"
+    path.write_bytes(content)
+    report = dcmread(path)
+    assert report.StudyInstanceUID == film.StudyInstanceUID
+    assert b"view LL" in content
+    place.engine.dispose()
+
+
+def test_a_late_film_makes_a_result_that_names_the_one_it_replaces(tmp_path: Path, films: list[Path]) -> None:
+    place = House(tmp_path / "house", input="study")
+    place.receive(films[0])
+    assert place.work_off() == [JobState.DONE]
+    earlier = {entry.sop_instance_uid for entry in place.reports.objects_of(place.reports.jobs()[0].job.id)}
+    place.receive(films[1], association="b")
+    assert place.work_off() == [JobState.DONE]
+    contents = place.objects()
+    assert len(contents) == 4
+    assert [report.job.state for report in place.reports.jobs()] == [JobState.DONE, JobState.SUPERSEDED]
+    named = 0
+    for number, content in enumerate(contents):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(content)
+        result = dcmread(path)
+        assert result.SOPInstanceUID not in earlier
+        references = str(result.get("PredecessorDocumentsSequence", ""))
+        named += any(uid in references for uid in earlier)
+    assert named == 2
+    place.engine.dispose()
+
+
+def test_a_film_that_cannot_be_decoded_stays_and_its_job_says_why(films: list[Path], house: House) -> None:
+    film = dcmread(films[0])
+    film.PixelData = film.PixelData[:1000]
+    film.save_as(films[0])
+    house.receive(films[0])
+    (state,) = house.work_off()
+    report = house.reports.jobs()[0]
+    assert state is JobState.REFUSED
+    assert report.job.reason
+    assert house.spool.path(house.arrivals.instances_of_study(film.StudyInstanceUID, "PELLUCID")[0].key).is_file()
