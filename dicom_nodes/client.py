@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from dicom_nodes.headers import is_uid
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
+from dicom_nodes.transmission import transmit
 from service.errors import DestinationError, InvalidInstanceError
 
 if TYPE_CHECKING:
@@ -146,13 +149,14 @@ def _send_batch(
 ) -> Iterator[SendOutcome]:
     waiting = deque(batch)
     barren = 0
+    message_ids = itertools.cycle(range(1, 65536))
     reason = f"{to.host}:{to.port} ends every association without an answer"
     while waiting and barren < _BARREN:
         answered = 0
         try:
             with _associated(to, contexts) as association:
                 while waiting and association.is_established:
-                    outcome = _store(association, waiting.popleft())
+                    outcome = _store(association, waiting.popleft(), next(message_ids), to.timeout_s)
                     answered += outcome.status is not None
                     yield outcome
         except DestinationError as error:
@@ -163,13 +167,32 @@ def _send_batch(
         yield _outcome(file.path, Verdict.RETRY, reason)
 
 
-def _store(association: Association, file: SendFile) -> SendOutcome:
+def _store(association: Association, file: SendFile, message_id: int, timeout_s: float) -> SendOutcome:
     accepted = {
-        (str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts
+        (str(context.abstract_syntax), str(context.transfer_syntax[0])): int(context.context_id)
+        for context in association.accepted_contexts
     }
-    kind = (file.sop_class_uid, file.transfer_syntax_uid)
-    if kind in accepted:
-        return _answered(association, file, file.path)
+    context_id = accepted.get((file.sop_class_uid, file.transfer_syntax_uid))
+    if context_id is None:
+        return _store_converted(association, file, set(accepted))
+    try:
+        status = transmit(
+            association,
+            file.path,
+            offset=split_dataset(file.path)[1],
+            context_id=context_id,
+            sop_class_uid=file.sop_class_uid,
+            sop_instance_uid=file.sop_instance_uid,
+            message_id=message_id,
+            timeout_s=timeout_s,
+        )
+    except DestinationError as error:
+        return _outcome(file.path, Verdict.RETRY, str(error))
+    return _answered(file, status)
+
+
+def _store_converted(association: Association, file: SendFile, accepted: set[tuple[str, str]]) -> SendOutcome:
+    """Send with another transfer syntax, because the peer refuses the file's own."""
     if not any((file.sop_class_uid, syntax) in accepted for syntax in UNCOMPRESSED):
         return _outcome(file.path, Verdict.RETRY, f"the peer does not accept SOP class {file.sop_class_uid}")
     try:
@@ -183,20 +206,18 @@ def _store(association: Association, file: SendFile) -> SendOutcome:
             f"the peer refuses transfer syntax {file.transfer_syntax_uid}, and it cannot be decoded here "
             f"({type(error).__name__})",
         )
-    return _answered(association, file, dataset)
-
-
-def _answered(association: Association, file: SendFile, content: Any) -> SendOutcome:
     try:
-        answer = association.send_c_store(content)
+        answer = association.send_c_store(dataset)
     except (ValueError, AttributeError, RuntimeError, OSError) as error:
         return _outcome(file.path, Verdict.RETRY, f"could not be sent ({type(error).__name__})")
     if "Status" not in answer:
         return _outcome(file.path, Verdict.RETRY, "the association ended while waiting for the answer")
-    status = int(answer.Status)
-    if status == SUCCESS:
-        return SendOutcome(path=file.path, verdict=Verdict.DELIVERED, status=status, reason="")
-    return SendOutcome(path=file.path, verdict=verdict(status), status=status, reason=describe(status))
+    return _answered(file, int(answer.Status))
+
+
+def _answered(file: SendFile, status: int) -> SendOutcome:
+    reason = "" if status == SUCCESS else describe(status)
+    return SendOutcome(path=file.path, verdict=verdict(status), status=status, reason=reason)
 
 
 def _outcome(path: Path, result: Verdict, reason: str) -> SendOutcome:
@@ -210,17 +231,22 @@ def _associated(to: Destination, contexts: list[PresentationContext]) -> Iterato
     Raises:
         DestinationError: there is no association; the message says why.
     """
-    # Both are module-wide switches of pynetdicom: data sets are never logged, files are never decoded.
+    # A switch for all of pynetdicom: data sets are never logged.
     _config.LOG_HANDLER_LEVEL = "none"
-    _config.STORE_SEND_CHUNKED_DATASET = True
     connected: list[bool] = []
+
+    def opened(event: Any) -> None:
+        connected.append(True)
+        # Without this each object waits for the peer's delayed acknowledgement, 40 ms.
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     association = _entity(to).associate(
         to.host,
         to.port,
         contexts=contexts,
         ae_title=to.called,
         max_pdu=MAXIMUM_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, lambda _event: connected.append(True))],
+        evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
     )
     if not association.is_established:
         raise DestinationError(_why(association, to, connected=bool(connected)))

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import select
+import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from pynetdicom.association import Association
@@ -37,6 +37,7 @@ PDU_SLACK_BYTES = 64
 ABORT = bytes.fromhex("07000000000400000202")
 """A-ABORT by the service provider, unexpected PDU (PS3.8 section 9.3.8)."""
 _POLL_MS = 250
+_QUICK_ACKNOWLEDGEMENT: int | None = getattr(socket, "TCP_QUICKACK", None)
 _ENDING = frozenset({"Sta1", "Sta13"})
 """States of PS3.8 section 9.2 in which no answer can be sent."""
 
@@ -176,6 +177,9 @@ class ServedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is re
         """Read one PDU; see `read_pdu`."""
         if self.socket is None:
             raise ConnectionResetError
+        if _QUICK_ACKNOWLEDGEMENT is not None:
+            # It wears off; a sender that waits for it (Nagle's algorithm) loses 40 ms with each object.
+            self.socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGEMENT, 1)
         return read_pdu(self.socket, limits, deadline=time.monotonic() + self._timeout_s)
 
     def send(self, bytestream: bytes) -> None:
