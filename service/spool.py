@@ -134,10 +134,6 @@ class Spool:
         """Return where an instance lies."""
         return self.root / "instances" / key
 
-    def remove(self, key: str) -> None:
-        """Forget a file that the ledger does not name."""
-        self.path(key).unlink(missing_ok=True)
-
     def _is_stale(self, name: str) -> bool:
         host, pid, _ = name.rsplit("-", 2)
         if host != socket.gethostname() or not pid.isdigit():

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes
 from service.ledger.transactions import Ledger, moment, put
@@ -16,6 +16,8 @@ from service.types import DeliveryState, Job, OutboxObject
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+_FORGOTTEN_AFTER_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,9 @@ class Reports(Ledger):
             return {state: count for state, count in rows}  # noqa: C416
 
     def announce(self, name: str, detail: str = "") -> None:
-        """Say that this process is alive and ready."""
+        """Say that this process is alive and ready; forget those that are long gone."""
         with self.writing() as connection:
+            connection.execute(delete(processes).where(processes.c.seen_at < self.clock() - _FORGOTTEN_AFTER_S))
             put(
                 connection,
                 processes,

@@ -190,22 +190,6 @@ class Work(Ledger):
             )
         return state
 
-    def hand_back(self, claim: Claim) -> None:
-        """The worker is told to stop: the attempt does not count."""
-        with self.writing() as connection:
-            connection.execute(
-                update(jobs)
-                .where(_held(claim))
-                .values(
-                    state=JobState.QUEUED,
-                    attempts=jobs.c.attempts - 1,
-                    lease_until=0.0,
-                    enqueued_at=0.0,
-                    wake_ups=0,
-                    updated_at=self.clock(),
-                )
-            )
-
     def retry(self, job_id: str) -> str | None:
         """Do a failed or refused job again, or send rejected objects of a finished one again.
 
