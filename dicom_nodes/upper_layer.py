@@ -6,6 +6,7 @@ a second. This one does none of that; its state machine stays pynetdicom's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -167,19 +168,24 @@ class ServedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is re
         if self.socket.fileno() < 0:
             self.event_queue.put("Evt17")
             return False
-        busy = not self.event_queue.empty() or not self.provider_queue.empty()
-        events = self._poll.poll(0 if busy else _POLL_MS)
+        events = self._poll.poll(0)
+        if not events and self.event_queue.empty() and self.provider_queue.empty():
+            self._acknowledge()
+            events = self._poll.poll(_POLL_MS)
         if any(descriptor == self._waker for descriptor, _ in events):
             os.read(self._waker, 4096)
         return any(descriptor != self._waker for descriptor, _ in events)
+
+    def _acknowledge(self) -> None:
+        """Send the delayed acknowledgement: a sender that waits for it (Nagle) loses 40 ms with each object."""
+        if _QUICK_ACKNOWLEDGEMENT is not None and self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGEMENT, 1)
 
     def read_pdu(self, limits: dict[int, int]) -> tuple[int, bytearray]:
         """Read one PDU; see `read_pdu`."""
         if self.socket is None:
             raise ConnectionResetError
-        if _QUICK_ACKNOWLEDGEMENT is not None:
-            # It wears off; a sender that waits for it (Nagle's algorithm) loses 40 ms with each object.
-            self.socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGEMENT, 1)
         return read_pdu(self.socket, limits, deadline=time.monotonic() + self._timeout_s)
 
     def send(self, bytestream: bytes) -> None:
@@ -199,7 +205,8 @@ class ServedUpperLayer(DULServiceProvider):  # type: ignore[misc]  # pynetdicom 
     def __init__(self, association: Association, *, maximum_pdu_bytes: int) -> None:
         super().__init__(association)
         self.daemon = True
-        self._run_loop_delay = 0.0002
+        # Waiting is done where it ends early, in `ready`.
+        self._run_loop_delay = 0.0
         self._limits = dict.fromkeys(range(1, 8), MAXIMUM_OTHER_BYTES)
         self._limits[DATA] = maximum_pdu_bytes + PDU_SLACK_BYTES
         self._request: bytearray | None = None
@@ -233,7 +240,20 @@ class ServedUpperLayer(DULServiceProvider):  # type: ignore[misc]  # pynetdicom 
             request, self._request = self._request, None
             self._decode(ASSOCIATE_REQUEST, request)
             return True
-        return bool(super()._is_transport_event())
+        happened = bool(super()._is_transport_event())
+        # A data set comes in hundreds of PDUs: take them here rather than once a round of the state machine.
+        while happened and self._only_data_is_expected() and self.socket.ready:
+            self._read_pdu_data()
+            self._idle_timer.restart()
+        return happened
+
+    def _only_data_is_expected(self) -> bool:
+        return (
+            self.state_machine.current_state == "Sta6"
+            and not self._kill_thread
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+        )
 
     def _read_pdu_data(self) -> None:
         assert isinstance(self.socket, ServedSocket)  # noqa: S101 -- `attach` put it there
@@ -256,7 +276,7 @@ class ServedUpperLayer(DULServiceProvider):  # type: ignore[misc]  # pynetdicom 
         try:
             if kind == DATA:
                 pdu, event = DataPdu(data), "Evt10"
-                if self.state_machine.current_state == "Sta6" and self.event_queue.empty():
+                if self._only_data_is_expected():
                     # Action DT-2 of PS3.8 section 9.2 without the queues: most of what arrives comes this way.
                     self.assoc.dimse.receive_primitive(pdu.to_primitive())
                     return
