@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from typing import IO, TYPE_CHECKING
 import pydicom
 from pydicom import config
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -30,21 +30,8 @@ MAX_INFLATED_BYTES = 256 * 2**20
 MAX_FILE_BYTES = 2**30
 """A file whose pixels are wanted may be this large: it is read into memory."""
 _META_START = 132
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_UNREADABLE = (
-    InvalidDicomError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-    OverflowError,
-    zlib.error,
-)
 
 
 class _Clamped(io.BufferedReader):
@@ -85,16 +72,15 @@ def read_part10(path: Path, *, pixels: bool) -> FileDataset:
     with tolerant():
         try:
             dataset = _read(path, pixels=pixels)
+            _drop_unreadable(dataset)
         except OSError:
             raise InvalidInstanceError("The file cannot be read from disk.") from None
-        except _UNREADABLE:
+        except InvalidInstanceError:
+            raise
+        except Exception:  # noqa: BLE001 - pydicom raises a dozen kinds on hostile bytes, RecursionError too
             # The cause is dropped on purpose: pydicom's messages may quote values of the patient.
             raise InvalidInstanceError("The file is not a readable DICOM instance.") from None
-        declare_actual(dataset)
-        _convert(dataset)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if not dataset.get(keyword):
-            raise InvalidInstanceError(f"The instance has no {keyword}.")
+    _check_identity(dataset)
     return dataset
 
 
@@ -138,10 +124,26 @@ def _inflate(file: IO[bytes]) -> bytes:
     return inflated
 
 
-def _convert(dataset: Dataset) -> None:
-    """Convert every element now, while values are taken as they are."""
+def _drop_unreadable(dataset: Dataset) -> None:
+    """Decode text by its true character set and convert every element now, while values are taken as is."""
+    for tag in list(dataset.keys()):
+        try:
+            dataset.get_item(tag)
+        except Exception:  # noqa: BLE001 - one broken element must not hide the others
+            del dataset[tag]
+    declare_actual(dataset)
     for tag in list(dataset.keys()):
         try:
             dataset[tag]
-        except _UNREADABLE:
+        except Exception:  # noqa: BLE001 - one broken element must not hide the others
             del dataset[tag]
+
+
+def _check_identity(dataset: Dataset) -> None:
+    """A UID that is none would break every reference to it; leading zeros are common and do no harm."""
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        value = dataset.get(keyword)
+        if not value:
+            raise InvalidInstanceError(f"The instance has no {keyword}.")
+        if not _UID.fullmatch(str(value)):
+            raise InvalidInstanceError(f"The {keyword} of the instance is no valid UID.")

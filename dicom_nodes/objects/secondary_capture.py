@@ -14,6 +14,7 @@ from dicom_nodes.objects import captions, codes
 from dicom_nodes.objects.attributes import items, spacing, text, texts
 from dicom_nodes.objects.derived import Kind, reference, start
 from dicom_nodes.objects.overlay import explained, render
+from dicom_nodes.objects.part10 import tolerant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,7 @@ _UNPAIRED = frozenset(
 """Body parts of PS3.16 annex L that have no side."""
 
 
+@tolerant()
 def build(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the picture as JPEG baseline, below 1 MB, which every viewer displays.
 
@@ -103,6 +105,7 @@ def build(source: Dataset, image: Image, result: Result) -> Dataset:
     return dataset
 
 
+@tolerant()
 def build_uncompressed(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the picture as plain RGB, for archives that take nothing else; some 6 MB."""
     rendering = render(source, image, result)

@@ -12,6 +12,7 @@ from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.attributes import integer, spacing
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import Kind, reference, start
+from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.report_document import add_document, language, observer
 from service.types import Code
 
@@ -33,6 +34,7 @@ _FINDING_SITE = Code(value="363698007", scheme="SCT", meaning="Finding Site")
 _RESEARCH = "Research use; not for primary diagnosis."
 
 
+@tolerant()
 def build(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the report about one image.
 
@@ -84,6 +86,7 @@ def build(source: Dataset, image: Image, result: Result) -> Dataset:
     return dataset
 
 
+@tolerant()
 def build_refusal(source: Dataset, refusal: Refusal) -> Dataset:
     """Build a Basic Text SR that says that, and why, an instance was not analysed.
 

@@ -138,7 +138,7 @@ def test_a_codestream_that_swells_stops_at_the_memory_limit(source: Make, saved:
 def test_a_decode_that_hangs_is_ended(source: Make, saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = source(GRID, **CLAIM)
     dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
-    monkeypatch.setattr(decode, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(decode, "WALL_S", 0.01)
     with pytest.raises(UndecodableError, match="took more than"):
         read_image(saved(dataset))
 

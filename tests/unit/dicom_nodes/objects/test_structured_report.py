@@ -7,8 +7,8 @@ import highdicom
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.sr.coding import Code
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from dicom_nodes.objects.read import read_header, read_image
 from dicom_nodes.objects.structured_report import build, build_refusal
