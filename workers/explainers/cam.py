@@ -66,9 +66,7 @@ def _features(classifier: Classifier) -> Iterator[list[torch.Tensor]]:
     try:
         layer = classifier.network.get_submodule(name)
     except AttributeError:
-        raise ModelError(
-            f"model '{classifier.card.name}' has no layer '{name}' (weights.cam_layer)"
-        ) from None
+        raise ModelError(f"model '{classifier.card.name}' has no layer '{name}' (weights.cam_layer)") from None
     kept: list[torch.Tensor] = []
     handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
