@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_mutated_files_are_read_or_answered_with_an_error_of_ours(  # noqa: PLR0917 - fixtures
+def test_mutated_files_are_read_or_answered_with_an_error_of_ours(
     source: Make, saved: Save, result: Callable[..., Result], refusal: Refusal, seed: int
 ) -> None:
     path = saved(source(PixelPaddingValue=0, WindowCenter="900", WindowWidth="800"))
