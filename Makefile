@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 APT := orthanc dcmtk dicom3tools redis-server postgresql
 
 .DEFAULT_GOAL := help
