@@ -10,6 +10,7 @@
         ├── NotEligibleError        a pipeline does not read this kind of image: a result, not a fault
         │   └── UndecodableError    its pixels cannot be decoded
         ├── ModelError              a model package is incomplete, altered or does not fit
+        │   └── UnsupportedMethodError  an explainer needs what this model does not have, gradients for example
         └── PipelineError           a pipeline names what does not exist
 
 Whether an error is worth another try is decided here, where it is born, and nowhere else.
@@ -54,6 +55,10 @@ class UndecodableError(NotEligibleError):
 
 class ModelError(PermanentError):
     """A model package is incomplete, altered or does not fit its graph."""
+
+
+class UnsupportedMethodError(ModelError):
+    """An explainer needs something that this model does not have."""
 
 
 class PipelineError(PermanentError):

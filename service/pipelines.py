@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+class Explanation(Strict):
+    """How much is explained, and how long it may take."""
+
+    budget_s: float = Field(default=60.0, gt=0)
+    """Of one image or series. Methods run in order of cost; those that no longer fit are named in the report."""
+    maximum_findings: int = Field(default=3, ge=1)
+    """At most so many findings above their operating point are explained, the most probable first."""
+    seed: int = 0
+    """Of every method that samples."""
+
+
 class Pipeline(Strict):
     """What is done with a kind of study, and where the results go."""
 
@@ -34,6 +45,9 @@ class Pipeline(Strict):
     called_ae_titles: tuple[str, ...] = ()
     report_refused: bool = False
     priority: Literal["stat", "routine"] = "routine"
+    explanation: Explanation = Explanation()
+    parameters: dict[str, dict[str, bool | int | float | str]] = {}
+    """Parameters of explainers that differ from their defaults, by the explainer's name."""
 
     def selects(self, modality: str) -> bool:
         """Tell whether an image of this modality is this pipeline's business."""

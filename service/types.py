@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -165,6 +166,34 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Series:
+    """Slices of one CT or MR series, ready for a model, in geometric order along the slice normal.
+
+    The order follows Image Position (Patient) projected on the normal of Image Orientation (Patient)
+    (PS3.3 section C.7.6.2.1.1), never instance numbers or file names.
+    """
+
+    slices: tuple[Image, ...]
+    positions_mm: tuple[float, ...]
+    """Of each slice along the normal, ascending; uneven when the source is."""
+    gantry_tilt_degrees: float = 0.0
+    """Angle between the slice normal and the line through the slices' corners; 0 for an upright stack."""
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The stack after the modality LUT (HU for CT), float32 (slices, rows, columns)."""
+        return np.stack([image.values for image in self.slices])
+
+    @property
+    def slice_spacing_mm(self) -> float | None:
+        """Distance of neighbouring slices when it is even within 1 %, else None."""
+        gaps = np.diff(self.positions_mm)
+        if len(gaps) == 0 or float(gaps.min()) <= 0 or float(np.ptp(gaps)) > 0.01 * float(gaps.mean()):
+            return None
+        return float(gaps.mean())
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """A threshold on the calibrated probability, with what it was chosen for on validation data."""
 
@@ -185,11 +214,48 @@ class Finding:
     probability: float
     """In [0, 1], after calibration."""
     operating_point: OperatingPoint
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """All that the card names, the one above among them."""
+    slice_probabilities: tuple[float, ...] = ()
+    """Of each slice of a series, when the model reads slice by slice; empty for single images and 3-D models."""
 
     @property
     def positive(self) -> bool:
         """True at or above the threshold of the operating point."""
         return self.probability >= self.operating_point.threshold
+
+
+class Verdict(StrEnum):
+    """How far an explanation may be trusted on this image."""
+
+    RELIABLE = "reliable"
+    CAUTION = "use with caution"
+    NOT_SHOWN = "not shown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One figure about one explanation, with what chance or a baseline gives on the same image."""
+
+    name: str
+    """For machines, for example `deletion-auc`."""
+    title: str
+    """For humans, for example `Deletion AUC`."""
+    value: float
+    baseline: float | None = None
+    """The same figure for a random order, a shuffled map or the area alone; None where nothing compares."""
+    unit: str = "1"
+    """UCUM; "1" for shares and coefficients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What was measured of one explanation and what follows from it."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """Short sentences for a radiologist; empty only when reliable."""
+    measures: tuple[Measure, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +269,14 @@ class Attribution:
     finding: str
     """Label of the finding that it explains."""
     map: NDArray[np.float32]
-    """Shape (rows, columns) of the source image; signed, arbitrary units: positive raised the probability."""
+    """Signed, arbitrary units: positive raised the probability. Shape (rows, columns) of the source image; for a
+    series (slices, rows, columns) in the order of `Series.slices`, 0 on slices that were not explained."""
     parameters: Mapping[str, str]
     seconds: float
+    assessment: Assessment | None = None
+    """None when nothing was measured, which is no reason to trust it."""
+    spread: NDArray[np.float32] | None = None
+    """Of a consensus of methods: their standard deviation, same shape as `map`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +306,10 @@ class Result:
     findings: tuple[Finding, ...]
     attributions: tuple[Attribution, ...]
     """The first one is the default explanation, drawn large."""
+    contradictions: tuple[str, ...] = ()
+    """Sentences naming methods whose maps of one finding contradict each other."""
+    unavailable: tuple[str, ...] = ()
+    """Sentences naming methods that were asked for and gave no map, with the reason."""
     supersedes: tuple[OutboxObject, ...] = ()
     """Objects of the earlier job that this result replaces."""
 

@@ -14,6 +14,7 @@ from service.eligibility import reason_not_to_read
 from service.errors import NotEligibleError
 from service.types import Finding, OutboxObject, Refusal, Result
 from workers.device import choose_device
+from workers.explaining import explain_image
 from workers.models.package import load_package
 from workers.registry import load_explainers, load_outputs
 
@@ -72,7 +73,7 @@ class Analyst:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.pipeline = pipeline
-        self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers)
+        self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers, pipeline.parameters)
         self._outputs: dict[str, OutputBuilder] = load_outputs(pipeline.outputs)
         device = choose_device(settings.worker.device)
         self.classifier: Classifier = load_package(settings.models_directory / pipeline.model, device)
@@ -119,15 +120,13 @@ class Analyst:
                 code=label.code.code(),
                 probability=float(probability),
                 operating_point=label.default_operating_point(),
+                operating_points=tuple(point.operating_point() for point in label.operating_points),
             )
             for label, probability in zip(card.labels, probabilities, strict=True)
         )
-        labels = _labels_to_explain(findings)
-        attributions = [
-            attribution
-            for explainer in self._explainers
-            for attribution in explainer.explain(self.classifier, image, labels)
-        ]
+        limits = self.pipeline.explanation
+        labels = _labels_to_explain(findings, limits.maximum_findings)
+        explained = explain_image(self.classifier, self._explainers, image, labels, limits)
         return Result(
             job_id=job_id,
             created_at=created_at,
@@ -136,7 +135,9 @@ class Analyst:
             software_version=version("pellucid"),
             model=card.identity,
             findings=findings,
-            attributions=tuple(attributions),
+            attributions=explained.attributions,
+            contradictions=explained.contradictions,
+            unavailable=explained.unavailable,
             supersedes=supersedes,
         )
 
@@ -148,7 +149,7 @@ class Analyst:
         return tuple(objects)
 
 
-def _labels_to_explain(findings: Sequence[Finding]) -> list[int]:
+def _labels_to_explain(findings: Sequence[Finding], most: int) -> list[int]:
     """Explain what is above its operating point; with nothing there, the most probable finding."""
-    positive = [index for index, finding in enumerate(findings) if finding.positive]
-    return positive or [max(range(len(findings)), key=lambda index: findings[index].probability)]
+    ranked = sorted(range(len(findings)), key=lambda index: -findings[index].probability)
+    return [index for index in ranked if findings[index].positive][:most] or ranked[:1]

@@ -9,7 +9,7 @@ from service.errors import PipelineError
 from service.validation import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pydicom import Dataset
 
@@ -19,13 +19,26 @@ if TYPE_CHECKING:
     OutputBuilder = Callable[[Dataset, Image, Result], Dataset]
 
 
-def load_explainers(names: Iterable[str]) -> tuple[Explainer, ...]:
-    """Load explainers by name, in that order.
+def load_explainers(
+    names: Sequence[str], parameters: Mapping[str, Mapping[str, bool | int | float | str]]
+) -> tuple[Explainer, ...]:
+    """Load explainers by name, in that order, each with its parameters as keyword arguments.
 
     Raises:
-        PipelineError: a name is not registered; the message lists those that are.
+        PipelineError: a name is not registered, or a parameter does not exist or has a wrong value.
     """
-    return tuple(cast("Explainer", _load("pellucid.explainers", name, "explainer")()) for name in names)
+    for name in parameters:
+        if name not in names:
+            raise PipelineError(f"[parameters.{name}] is for no explainer of this pipeline{nearest(name, names)}")
+    return tuple(_explainer(name, parameters.get(name, {})) for name in names)
+
+
+def _explainer(name: str, parameters: Mapping[str, bool | int | float | str]) -> Explainer:
+    make = _load("pellucid.explainers", name, "explainer")
+    try:
+        return cast("Explainer", make(**parameters))
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"[parameters.{name}]: {error}") from None
 
 
 def load_outputs(names: Iterable[str]) -> dict[str, OutputBuilder]:

@@ -106,7 +106,7 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
     cases = find_cases(data, finding=classifier.card.labels[0].name)
     with _bars() as progress:
         advance = Display(progress).stage("reading images", len(cases))
-        found = evaluate_model(classifier, load_explainers(explainer), cases, advance=advance)
+        found = evaluate_model(classifier, load_explainers(explainer, {}), cases, advance=advance)
     machine = json.dumps(as_json(classifier.card, found), indent=2)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)

@@ -84,9 +84,13 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
     """
     for case in cases:
         image = read_any(case.path)
-        logits = classifier.logits(classifier.preprocess(image))
+        batch = classifier.preprocess(image)
+        logits = classifier.logits(batch)
         wanted = explainers if case.truth and case.located else ()
-        maps = {explainer.name: explainer.explain(classifier, image, [0])[0].map for explainer in wanted}
+        maps = {
+            explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
+            for explainer in wanted
+        }
         yield Answer(case=case, probability=float(classifier.probabilities(logits)[0, 0]), maps=maps)
 
 
