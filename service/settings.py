@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from service.errors import SettingsError
 from service.validation import Strict, read_toml, validate
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class Listener(Strict):
     ae_title: AeTitle = "PELLUCID"
     host: str = "127.0.0.1"
     port: Port = 11112
+    plain: bool = True
     calling_ae_titles: tuple[AeTitle, ...] = ()
     addresses: tuple[Network, ...] = ()
+    known_peers_only: bool = False
     maximum_associations: int = Field(default=50, ge=1)
     maximum_associations_per_address: int = Field(default=20, ge=1)
     maximum_pdu_bytes: int = Field(default=131072, ge=4096, le=1 << 20)
@@ -60,6 +63,15 @@ class Listener(Strict):
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return `addresses`, parsed."""
         return tuple(ip_network(address, strict=False) for address in self.addresses)
+
+
+class Tls(Strict):
+    """DICOM over TLS, for the listener's second port and for peers that are sent to over TLS."""
+
+    port: Port = 0
+    certificate: str = ""
+    key: str = ""
+    trusted: str = ""
 
 
 class Intake(Strict):
@@ -110,6 +122,46 @@ class Peer(Strict):
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    tls: bool = False
+    certificate: str = ""
+    addresses: tuple[Network, ...] = ()
+    maximum_associations: int = Field(default=0, ge=0)
+
+
+class Audit(Strict):
+    """Who hears of what happened."""
+
+    source_id: str = ""
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+    syslog_trusted: str = ""
+    syslog_certificate: str = ""
+    syslog_key: str = ""
+
+
+class Retention(Strict):
+    """How long things are kept, in days; 0 keeps them for ever."""
+
+    instances_days: float = Field(default=0.0, ge=0)
+    results_days: float = Field(default=0.0, ge=0)
+    audit_days: float = Field(default=0.0, ge=0)
+    automatic: bool = False
+    interval_h: float = Field(default=24.0, gt=0)
+
+
+class Http(Strict):
+    """Health and metrics of each process."""
+
+    host: str = "127.0.0.1"
+    listener_port: Port = 0
+    worker_port: Port = 0
+    sender_port: Port = 0
+
+
+class Log(Strict):
+    """How processes write what they do."""
+
+    format: Literal["text", "json"] = "text"
 
 
 class Models(Strict):
@@ -130,12 +182,17 @@ class Settings(Strict):
 
     state: State = State()
     listener: Listener = Listener()
+    tls: Tls = Tls()
     intake: Intake = Intake()
     ledger: Ledger = Ledger()
     queue: Queue = Queue()
     worker: Worker = Worker()
     sender: Sender = Sender()
     peers: dict[str, Peer] = {}
+    audit: Audit = Audit()
+    retention: Retention = Retention()
+    http: Http = Http()
+    log: Log = Log()
     models: Models = Models()
     pipelines: Pipelines = Pipelines()
 
@@ -172,6 +229,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
     Args:
         path: a TOML file whose values override the defaults; None for none.
         environment: `PELLUCID__SECTION__KEY` overrides both; values are TOML, or plain text.
+            `PELLUCID__SECTION__KEY__FILE` names a file that holds the value as plain text: for secrets.
 
     Raises:
         SettingsError: names the file or variable, the key, and the nearest key that exists.
@@ -181,8 +239,19 @@ def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
             source = f"{source} with environment variables" if "environment" not in source else source
-            _insert(values, [_key(part) for part in name.removeprefix(PREFIX).split("__")], _value(text))
+            path_to = [_key(part) for part in name.removeprefix(PREFIX).split("__")]
+            if path_to[-1] == "file" and len(path_to) > 2:  # noqa: PLR2004 -- section and key stand before it
+                _insert(values, path_to[:-1], _secret(name, Path(text)))
+            else:
+                _insert(values, path_to, _value(text))
     return validate(Settings, values, source=source)
+
+
+def _secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"{name}: the file {path} cannot be read") from None
 
 
 def _key(part: str) -> str:

@@ -55,3 +55,15 @@ def test_an_impossible_ae_title_is_refused(title: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.toml: no such file"):
         load_settings(tmp_path / "gone.toml", {})
+
+
+def test_a_secret_is_read_from_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql+psycopg://pellucid:secret@db/pellucid\n")
+    settings = load_settings(None, {"PELLUCID__LEDGER__DATABASE_URL__FILE": str(secret)})
+    assert settings.database_url == "postgresql+psycopg://pellucid:secret@db/pellucid"
+
+
+def test_a_missing_secret_names_variable_and_file_but_no_content(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"PELLUCID__LEDGER__DATABASE_URL__FILE: the file .*gone cannot be read"):
+        load_settings(None, {"PELLUCID__LEDGER__DATABASE_URL__FILE": str(tmp_path / "gone")})
