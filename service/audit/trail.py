@@ -1,0 +1,300 @@
+"""Says what is audited and when. A log that cannot be written is reported and counted, and stops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from service.audit import message
+from service.audit.chain import AuditLog
+from service.audit.message import Action, Event, Outcome, Participant, Study, Subject, to_xml
+from service.audit.verify import PURGED, anchor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from service.settings import Settings
+    from service.types import Code, Delivery, Instance, Job, OutboxObject
+
+log = logging.getLogger(__name__)
+
+ALERT_EVERY_S = 60.0
+"""The same alert of the same address is written so often at most; the next one says how many were left out."""
+_MAXIMUM_ALERTS = 1000
+
+
+def settings_digest(settings: Settings) -> str:
+    """Hash of all settings, for saying whether two results were made with the same ones."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def open_log(settings: Settings) -> AuditLog:
+    """Return the audit log of the state directory."""
+    return AuditLog(settings.state.directory.absolute() / "audit")
+
+
+class Trail:
+    """Writes audit messages for one process."""
+
+    def __init__(
+        self,
+        audit_log: AuditLog,
+        *,
+        process: str,
+        source: str = "",
+        settings_sha256: str = "",
+        failed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._log = audit_log
+        self._process = process
+        self._source = source or socket.gethostname()
+        self._settings_sha256 = settings_sha256
+        self._failed = failed
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._alerts: dict[tuple[str, str], tuple[float, int]] = {}
+
+    @contextmanager
+    def application(self) -> Iterator[None]:
+        """Application Activity (A.5.3.1): start, and stop however it comes about."""
+        self._activity(message.APPLICATION_START)
+        try:
+            yield
+        finally:
+            self._activity(message.APPLICATION_STOP)
+
+    def receiving(self, instance: Instance) -> None:
+        """Begin Transferring DICOM Instances (A.5.3.3): the first instance of a study on an association."""
+        self._write(
+            "receiving",
+            Event(
+                identity=message.BEGIN_TRANSFERRING,
+                action=Action.EXECUTE,
+                outcome=Outcome.SUCCESS,
+                participants=self._from_peer(instance.calling_ae, instance.address, instance.called_ae),
+                about=Study(
+                    study_instance_uid=instance.study_instance_uid,
+                    instances={instance.sop_class_uid: (instance.sop_instance_uid,)},
+                ),
+            ),
+        )
+
+    def received(self, example: Instance, counts: Mapping[str, int], details: Mapping[str, str]) -> None:
+        """DICOM Instances Transferred (A.5.3.7): what one association stored of one study.
+
+        Args:
+            example: any of the instances, for peer and study.
+            counts: instances by SOP Class UID.
+            details: further values, for example how many were set aside.
+        """
+        self._write(
+            "received",
+            Event(
+                identity=message.INSTANCES_TRANSFERRED,
+                action=Action.CREATE,
+                outcome=Outcome.SUCCESS,
+                participants=self._from_peer(example.calling_ae, example.address, example.called_ae),
+                about=Study(study_instance_uid=example.study_instance_uid, counts=counts, details=details),
+            ),
+        )
+
+    def result(self, job: Job, inputs: Mapping[str, str], made: tuple[OutboxObject, ...], *, state: str) -> None:
+        """DICOM Instances Accessed (A.5.3.6): which inputs, model, software and settings made which objects.
+
+        Args:
+            job: the job with the attempt that made them.
+            inputs: SHA-256 by SOP Instance UID.
+            made: the objects.
+            state: what the job became.
+        """
+        details = {
+            "job": job.id,
+            "attempt": str(job.attempts),
+            "state": state,
+            "pipeline": f"{job.pipeline} {job.pipeline_version}",
+            "model sha256": job.model_sha256,
+            "software": f"pellucid {version('pellucid')}",
+            "settings sha256": self._settings_sha256,
+            **{f"input {uid} sha256": digest for uid, digest in inputs.items()},
+            **{f"object {entry.sop_instance_uid} sha256": entry.sha256 for entry in made},
+        }
+        self._write(
+            "result",
+            Event(
+                identity=message.INSTANCES_ACCESSED,
+                action=Action.CREATE,
+                outcome=Outcome.SUCCESS,
+                participants=(self._ourselves(),),
+                about=Study(study_instance_uid=job.study_instance_uid, instances=_by_class(made), details=details),
+            ),
+            job=job.id,
+        )
+
+    def sending(self, batch: list[Delivery], address: str) -> None:
+        """Begin Transferring DICOM Instances (A.5.3.3): the first try of one job's objects."""
+        first = batch[0]
+        self._write(
+            "sending",
+            Event(
+                identity=message.BEGIN_TRANSFERRING,
+                action=Action.EXECUTE,
+                outcome=Outcome.SUCCESS,
+                participants=self._to_peer(first.destination, address),
+                about=Study(
+                    study_instance_uid=first.object.study_instance_uid,
+                    instances=_by_class(tuple(entry.object for entry in batch)),
+                    details={"job": first.object.job_id},
+                ),
+            ),
+            job=first.object.job_id,
+        )
+
+    def sent(self, delivery: Delivery, address: str, *, accepted: bool, answer: str) -> None:
+        """DICOM Instances Transferred (A.5.3.7): one object with the receiver's last answer."""
+        made = delivery.object
+        self._write(
+            "sent" if accepted else "rejected",
+            Event(
+                identity=message.INSTANCES_TRANSFERRED,
+                action=Action.READ,
+                outcome=Outcome.SUCCESS if accepted else Outcome.SERIOUS_FAILURE,
+                participants=self._to_peer(delivery.destination, address),
+                description=answer,
+                about=Study(
+                    study_instance_uid=made.study_instance_uid,
+                    instances=_by_class((made,)),
+                    details={
+                        "job": made.job_id,
+                        "kind": made.kind,
+                        "object sha256": made.sha256,
+                        "destination": delivery.destination,
+                        "attempt": str(delivery.attempts + 1),
+                        "answer": answer,
+                    },
+                ),
+            ),
+            job=made.job_id,
+        )
+
+    def alert(self, address: str, reason: str, *, kind: Code = message.NODE_AUTHENTICATION) -> None:
+        """Security Alert (A.5.3.11), at most once a minute for an address and reason: a flood fills no disk."""
+        with self._lock:
+            due, left_out = self._alerts.get((address, reason), (0.0, 0))
+            now = self._clock()
+            if now < due:
+                self._alerts[address, reason] = (due, left_out + 1)
+                return
+            if len(self._alerts) >= _MAXIMUM_ALERTS:
+                self._alerts.clear()
+            self._alerts[address, reason] = (now + ALERT_EVERY_S, 0)
+        details = {"reason": reason, **({"same alerts left out before": str(left_out)} if left_out else {})}
+        self._write(
+            "alert",
+            Event(
+                identity=message.SECURITY_ALERT,
+                action=Action.EXECUTE,
+                outcome=Outcome.MINOR_FAILURE,
+                kind=kind,
+                description=reason,
+                participants=(self._ourselves(),),
+                about=Subject(identifier=address, is_node=True, details=details),
+            ),
+        )
+
+    def purged(self, what: str, details: Mapping[str, str]) -> None:
+        """DICOM Instances Accessed with action D: what retention removed."""
+        self._write(
+            "deleted",
+            Event(
+                identity=message.INSTANCES_ACCESSED,
+                action=Action.DELETE,
+                outcome=Outcome.SUCCESS,
+                participants=(self._ourselves(),),
+                about=Subject(identifier=what, is_node=False, details=details),
+            ),
+        )
+
+    def log_purged(self, *, number: int, digest: str) -> None:
+        """Audit Log Used (A.5.3.2): retention is about to remove all records up to this one."""
+        event = Event(
+            identity=message.AUDIT_LOG_USED,
+            action=Action.DELETE,
+            outcome=Outcome.SUCCESS,
+            participants=(self._ourselves(),),
+            about=Subject(identifier=str(self._log.folder), is_node=False, details={"records up to": str(number)}),
+        )
+        # The one record whose absence would make an intact log look tampered with: here a failure must stop.
+        self._log.append(kind=PURGED, message=self._xml(event), note=anchor(number, digest))
+
+    def _activity(self, kind: Code) -> None:
+        self._write(
+            kind.meaning.lower(),
+            Event(
+                identity=message.APPLICATION_ACTIVITY,
+                action=Action.EXECUTE,
+                outcome=Outcome.SUCCESS,
+                kind=kind,
+                participants=(self._ourselves(),),
+                about=Subject(
+                    identifier=self._source,
+                    is_node=True,
+                    details={
+                        "software": f"pellucid {version('pellucid')}",
+                        "settings sha256": self._settings_sha256,
+                    },
+                ),
+            ),
+        )
+
+    def _write(self, kind: str, event: Event, *, job: str = "") -> None:
+        study = event.about.study_instance_uid if isinstance(event.about, Study) else ""
+        try:
+            self._log.append(kind=kind, message=self._xml(event), study=study, job=job)
+        except OSError as error:
+            log.error("the audit log cannot be written: %s", error.strerror)  # noqa: TRY400
+            self._failed()
+
+    def _xml(self, event: Event) -> str:
+        return to_xml(event, at=datetime.fromtimestamp(self._clock(), UTC), source=self._source)
+
+    def _ourselves(self) -> Participant:
+        return Participant(user_id=f"pellucid {self._process} {os.getpid()}", role=message.APPLICATION, requestor=False)
+
+    def _from_peer(self, calling: str, address: str, called: str) -> tuple[Participant, ...]:
+        return (
+            Participant(user_id=calling, role=message.SOURCE_ROLE, requestor=True, ae_title=calling, address=address),
+            Participant(user_id=called, role=message.DESTINATION_ROLE, requestor=False, ae_title=called),
+        )
+
+    def _to_peer(self, destination: str, address: str) -> tuple[Participant, ...]:
+        return (
+            Participant(user_id=f"pellucid {self._process}", role=message.SOURCE_ROLE, requestor=True),
+            Participant(user_id=destination, role=message.DESTINATION_ROLE, requestor=False, address=address),
+        )
+
+
+def _by_class(made: tuple[OutboxObject, ...]) -> dict[str, tuple[str, ...]]:
+    classes: dict[str, tuple[str, ...]] = {}
+    for entry in made:
+        classes[entry.sop_class_uid] = (*classes.get(entry.sop_class_uid, ()), entry.sop_instance_uid)
+    return classes
+
+
+def open_trail(settings: Settings, process: str, *, failed: Callable[[], None] = lambda: None) -> Trail:
+    """Return the trail of a process."""
+    return Trail(
+        open_log(settings),
+        process=process,
+        source=settings.audit.source_id,
+        settings_sha256=settings_digest(settings),
+        failed=failed,
+    )

@@ -1,0 +1,123 @@
+"""TLS by BCP 195 (RFC 8996, RFC 9325; PS3.15 sections B.9 to B.13): TLS 1.2 and 1.3, AEAD, both sides known."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from service.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Of TLS 1.2 the suites with forward secrecy and AEAD alone (RFC 9325 section 4.2); TLS 1.3 has no others.
+_SUITES = ":".join(
+    f"ECDHE-{signature}-{cipher}"
+    for signature in ("ECDSA", "RSA")
+    for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A peer's certificate, after its chain was verified."""
+
+    fingerprint: str
+    """SHA-256 of the certificate, lower-case hexadecimal without colons."""
+    subject: str
+    """RFC 4514, for example `CN=CT1,O=Hospital`."""
+
+    def matches(self, expected: str) -> bool:
+        """Compare with a setting: a fingerprint, with or without colons, or a subject."""
+        return expected == self.subject or expected.replace(":", "").lower() == self.fingerprint
+
+
+def server_context(*, certificate: str, key: str, trusted: str) -> ssl.SSLContext:
+    """Return a context that accepts only peers whose certificate a trusted one signed.
+
+    Raises:
+        SettingsError: a file is missing or unusable; the message says which.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key, trusted)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # Peers connect anew for each study and resume nothing; a ticket would only be a secret more to keep.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+def client_context(*, trusted: str, certificate: str = "", key: str = "") -> ssl.SSLContext:
+    """Return a context that verifies the server's chain and name, and shows our certificate if there is one.
+
+    Raises:
+        SettingsError: a file is missing or unusable; the message says which.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, key, trusted)
+
+
+def _context(protocol: int, certificate: str, key: str, trusted: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_SUITES)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    try:
+        if certificate:
+            context.load_cert_chain(certificate, key or None, password=_no_password)
+        if trusted:
+            context.load_verify_locations(trusted)
+        elif protocol == ssl.PROTOCOL_TLS_CLIENT:
+            context.load_default_certs()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"TLS certificate, key or trusted certificates cannot be used: {_reason(error)}") from None
+    return context
+
+
+def _no_password() -> str:
+    # Otherwise OpenSSL would ask at the terminal.
+    raise ValueError("the key has a password; store it without one, readable by this user alone")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not in PEM form"
+    return f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def identity_of(connection: ssl.SSLSocket) -> Identity | None:
+    """Read the peer's certificate of an established connection; None when it showed none."""
+    encoded = connection.getpeercert(binary_form=True)
+    if not encoded:
+        return None
+    certificate = x509.load_der_x509_certificate(encoded)
+    return Identity(
+        fingerprint=hashlib.sha256(encoded).hexdigest(),
+        subject=certificate.subject.rfc4514_string(),
+    )
+
+
+def expiries(paths: Iterable[str]) -> list[tuple[str, str, datetime]]:
+    """Read when certificates end.
+
+    Returns:
+        (file, common name, end) of each certificate in each PEM file.
+
+    Raises:
+        SettingsError: a file is no PEM file of certificates.
+    """
+    found = []
+    for path in paths:
+        try:
+            certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
+        except (OSError, ValueError):
+            raise SettingsError(f"{path} holds no certificate in PEM form") from None
+        for certificate in certificates:
+            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            found.append((path, str(names[0].value) if names else "", certificate.not_valid_after_utc.astimezone(UTC)))
+    return found

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import multiprocessing
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.audit.chain import AuditLog, Place
+from service.audit.verify import PURGED, anchor, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DAY = 86_400.0
+
+
+class Clock:
+    now = 1_770_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AuditLog:
+    log = AuditLog(tmp_path / "audit", Clock())
+    for number in range(5):
+        log.append(kind="test", message=f"<m n='{number}'/>", study="1.2.3")
+    return log
+
+
+def only_segment(log: AuditLog) -> Path:
+    (path,) = log.segments()
+    return path
+
+
+def alter(lines: list[bytes]) -> list[bytes]:
+    return [line.replace(b"n='2'", b"n='7'") for line in lines]
+
+
+def remove(lines: list[bytes]) -> list[bytes]:
+    return lines[:2] + lines[3:]
+
+
+def reorder(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[2], lines[1], *lines[3:]]
+
+
+def repeat(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], lines[2], *lines[3:]]
+
+
+def cut_the_end(lines: list[bytes]) -> list[bytes]:
+    return lines[:-1]
+
+
+def cut_the_beginning(lines: list[bytes]) -> list[bytes]:
+    return lines[1:]
+
+
+def reformat(lines: list[bytes]) -> list[bytes]:
+    return [line.replace(b'","', b'", "') for line in lines]
+
+
+def put_garbage(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], b"garbage\n", *lines[3:]]
+
+
+def empty(_lines: list[bytes]) -> list[bytes]:
+    return []
+
+
+def test_an_untouched_log_is_intact(log: AuditLog) -> None:
+    found = verify(log)
+    assert found.intact
+    assert found.records == 5
+    assert found.last_hash == [record for record, _ in log.records()][-1].hash
+
+
+@pytest.mark.parametrize(
+    "tamper", [alter, remove, reorder, repeat, cut_the_end, cut_the_beginning, reformat, put_garbage, empty]
+)
+def test_tampering_shows(log: AuditLog, tamper: Callable[[list[bytes]], list[bytes]]) -> None:
+    path = only_segment(log)
+    path.write_bytes(b"".join(tamper(path.read_bytes().splitlines(keepends=True))))
+    assert not verify(log).intact
+
+
+@pytest.mark.parametrize("tamper", [alter, remove, cut_the_end, put_garbage, empty])
+def test_the_log_goes_on_behind_damage_and_the_damage_still_shows(
+    log: AuditLog, tamper: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    path = only_segment(log)
+    path.write_bytes(b"".join(tamper(path.read_bytes().splitlines(keepends=True))))
+    record = log.append(kind="test", message="<later/>")
+    assert record.number == 6
+    assert not verify(log).intact
+
+
+def test_a_removed_segment_shows(tmp_path: Path) -> None:
+    clock = Clock()
+    log = AuditLog(tmp_path / "audit", clock)
+    for _ in range(3):
+        log.append(kind="test", message="<m/>")
+        clock.now += DAY
+    assert len(log.segments()) == 3
+    assert verify(log).intact
+    log.segments()[1].unlink()
+    assert "segment 000002 is missing" in verify(log).problems
+
+
+def test_oldest_segments_may_go_when_a_record_says_so(tmp_path: Path) -> None:
+    clock = Clock()
+    log = AuditLog(tmp_path / "audit", clock)
+    first = log.append(kind="test", message="<m/>")
+    clock.now += DAY
+    log.append(kind="test", message="<m/>")
+    log.segments()[0].unlink()
+    assert not verify(log).intact
+    log.append(kind=PURGED, message="<p/>", note=anchor(first.number, first.hash))
+    assert verify(log).intact
+
+
+def test_a_rewritten_log_is_told_by_a_hash_known_elsewhere(log: AuditLog, tmp_path: Path) -> None:
+    known = [record for record, _ in log.records()][2].hash
+    assert verify(log, known_hash=known).intact
+    forged = AuditLog(tmp_path / "forged", Clock())
+    for _ in range(5):
+        forged.append(kind="test", message="<nothing happened/>")
+    assert verify(forged).intact
+    assert not verify(forged, known_hash=known).intact
+
+
+def test_a_torn_end_is_dropped_and_noted(log: AuditLog) -> None:
+    path = only_segment(log)
+    with path.open("ab") as file:
+        file.write(b'{"number":6,"at"')
+    assert verify(log).intact
+    assert "unfinished" in verify(log).notes[0]
+    record = log.append(kind="test", message="<m/>")
+    assert record.number == 6
+    assert "16 bytes" in record.note
+    assert verify(log).intact
+    assert verify(log).notes == ()
+
+
+def test_a_crash_between_record_and_head_loses_nothing(log: AuditLog) -> None:
+    head = log.folder / "head"
+    before = head.read_bytes()
+    log.append(kind="test", message="<m/>")
+    head.write_bytes(before)
+    assert verify(log).intact
+    assert log.append(kind="test", message="<m/>").number == 7
+    assert verify(log).intact
+
+
+def test_reading_goes_on_behind_a_place(log: AuditLog) -> None:
+    places = [place for _, place in log.records()]
+    assert [record.number for record, _ in log.records(after=places[2])] == [4, 5]
+    assert [record.number for record, _ in log.records(after=places[-1])] == []
+    assert places[-1] == log.head()
+    assert Place().number == 0
+
+
+def test_files_are_for_their_owner_alone(log: AuditLog) -> None:
+    assert stat.S_IMODE(log.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in log.folder.iterdir()} == {0o600}
+
+
+def append_many(folder: Path, count: int) -> None:
+    log = AuditLog(folder)
+    for _ in range(count):
+        log.append(kind="test", message="<m/>")
+
+
+def test_processes_that_append_at_once_make_one_chain(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=append_many, args=(tmp_path / "audit", 25)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    found = verify(AuditLog(tmp_path / "audit"))
+    assert found.intact
+    assert found.records == 100
