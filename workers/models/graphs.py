@@ -8,7 +8,7 @@ from service.errors import ModelError
 from service.validation import nearest
 from workers.models.compact import CompactResNet
 from workers.models.densenet import DenseNet121
-from workers.models.resnet import resnet18, resnet34, resnet50
+from workers.models.resnet import resnet18, resnet34, resnet50, resnet50_fine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ GRAPHS: Mapping[str, Callable[[int], nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "resnet50-fine": resnet50_fine,
     "densenet121": DenseNet121,
 }
 
