@@ -57,6 +57,8 @@ class Commands(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
     """Explainable AI results in the PACS you have. Research use; not for primary diagnosis."""
+    # Everything that is written here may hold patient data: it is for its owner alone.
+    os.umask(0o077)
     named = os.environ.get("PELLUCID_CONFIG")
     ctx.obj = config or (Path(named) if named else None)
 

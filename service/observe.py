@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
+from datetime import UTC, datetime
 
 _FORMAT = "%(asctime)s %(levelname)s {process}: %(message)s"
+_JOB = re.compile(r"\bjob ([0-9a-f]{32})\b")
 
 
-def configure_logging(process: str, *, verbose: bool = False) -> None:
-    """Log to standard error; libraries only from warnings up, because some of them log datasets at debug."""
+def configure_logging(process: str, *, form: str = "text", verbose: bool = False) -> None:
+    """Log to standard error; libraries only from warnings up, because some of them log datasets at debug.
+
+    Args:
+        process: what this process is called.
+        form: `text`, or `json`: one object a line, with the job's id where the line is about one.
+        verbose: our own debugging lines too.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_FORMAT.format(process=process)))
+    handler.setFormatter(JsonLines(process) if form == "json" else logging.Formatter(_FORMAT.format(process=process)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -20,3 +30,26 @@ def configure_logging(process: str, *, verbose: bool = False) -> None:
     # pydicom and pynetdicom put values of elements into warnings and errors.
     for chatty in ("pydicom", "pynetdicom", "highdicom"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write time, level, process, logger, message, and the job's id. An exception is named, not quoted."""
+        text = record.getMessage()
+        job = _JOB.search(text)
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": text,
+            **({"job": job.group(1)} if job else {}),
+            **({"exception": record.exc_info[0].__name__} if record.exc_info and record.exc_info[0] else {}),
+        }
+        return json.dumps(line, ensure_ascii=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 
-from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes
+from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes, set_aside
 from service.ledger.transactions import Ledger, moment, put
 from service.ledger.work import job_from, object_from
-from service.types import DeliveryState, Job, OutboxObject
+from service.types import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,6 +44,21 @@ class ProcessReport:
     host: str
     detail: str
     age_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What waits."""
+
+    jobs: dict[str, int]
+    """By state."""
+    undelivered: dict[tuple[str, str], int]
+    """Objects by destination and state."""
+    queue_age_s: float
+    """Of the oldest job that no worker has begun; 0 without one."""
+    outbox_age_s: float
+    """Of the oldest object that waits for delivery, since its job ended."""
+    set_aside: int
 
 
 class Reports(Ledger):
@@ -95,6 +110,31 @@ class Reports(Ledger):
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
             return {state: count for state, count in rows}  # noqa: C416
 
+    def backlog(self) -> Backlog:
+        """Count what waits, and for how long."""
+        now = self.clock()
+        with self.reading() as connection:
+            queued = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.QUEUED)
+            waiting = (
+                select(func.min(jobs.c.updated_at))
+                .join_from(deliveries, objects)
+                .join(jobs)
+                .where(deliveries.c.state == DeliveryState.PENDING)
+            )
+            per_destination = (
+                select(deliveries.c.destination, deliveries.c.state, func.count())
+                .where(deliveries.c.state != DeliveryState.DELIVERED)
+                .group_by(deliveries.c.destination, deliveries.c.state)
+            )
+            states = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
+            return Backlog(
+                jobs={state: count for state, count in states},  # noqa: C416
+                undelivered={(to, state): count for to, state, count in connection.execute(per_destination)},
+                queue_age_s=_age(connection.execute(queued).scalar(), now),
+                outbox_age_s=_age(connection.execute(waiting).scalar(), now),
+                set_aside=connection.execute(select(func.count()).select_from(set_aside)).scalar_one(),
+            )
+
     def announce(self, name: str, detail: str = "") -> None:
         """Say that this process is alive and ready; forget those that are long gone."""
         with self.writing() as connection:
@@ -120,3 +160,7 @@ class Reports(Ledger):
                 ProcessReport(name=row.name, pid=row.pid, host=row.host, detail=row.detail, age_s=now - row.seen_at)
                 for row in rows
             ]
+
+
+def _age(since: float | None, now: float) -> float:
+    return 0.0 if since is None else max(0.0, now - since)
