@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dicom_nodes.objects import structured_report
+from dicom_nodes.objects import refusal_report
 from dicom_nodes.objects.read import SourceImage, read_header, read_image
 from dicom_nodes.objects.write import to_bytes
 from service.eligibility import reason_not_to_read
@@ -107,7 +107,7 @@ class Analyst:
             model=self.classifier.card.identity,
             reason=reason,
         )
-        dataset = structured_report.build_refusal(header, refusal)
+        dataset = refusal_report.build(header, refusal)
         return BuiltObject(kind=REFUSAL, dataset=dataset, data=to_bytes(dataset))
 
     def _result(self, image: Image, job_id: str, created_at: datetime, supersedes: tuple[OutboxObject, ...]) -> Result:

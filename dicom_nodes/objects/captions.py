@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dicom_nodes.objects.attributes import texts
+from service.types import Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pydicom import Dataset
 
-    from service.types import Attribution, Finding, Result
+    from service.types import Attribution, Finding, Measure, OperatingPoint, Result
 
 NOT_FOR_DIAGNOSIS = "AI - research use, not for primary diagnosis."
 HOW_TO_READ = "Colour shows what influenced the model, not the extent of disease."
@@ -52,6 +53,46 @@ def operating_point(finding: Finding) -> str:
     )
 
 
+def threshold(point: OperatingPoint, finding: Finding) -> str:
+    """Say on which side of one of the card's operating points the probability lies."""
+    side = "at or above" if finding.probability >= point.threshold else "below"
+    used = " (in use)" if point.name == finding.operating_point.name else ""
+    return (
+        f"Operating point '{point.name}'{used}: {side} its threshold of {percent(point.threshold)}; on validation data "
+        f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
+    )
+
+
+def is_shown(attribution: Attribution) -> bool:
+    """Tell whether a map may be drawn; one that nobody assessed may, and its caption says so."""
+    return attribution.assessment is None or attribution.assessment.verdict is not Verdict.NOT_SHOWN
+
+
+def trust(attribution: Attribution) -> str:
+    """Say how far an explanation may be trusted on this image."""
+    if attribution.assessment is None:
+        return "explanation not assessed"
+    if attribution.assessment.verdict is Verdict.RELIABLE:
+        return "explanation reliable by its measures"
+    if attribution.assessment.verdict is Verdict.CAUTION:
+        return "explanation: use with caution"
+    return "explanation not shown"
+
+
+def doubts(attribution: Attribution) -> str:
+    """Give the reasons of the verdict as sentences; empty when there are none."""
+    if attribution.assessment is None:
+        return "Nothing was measured of this explanation, which is no reason to trust it."
+    return " ".join(f"{reason.rstrip('.')}." for reason in attribution.assessment.reasons if reason.strip())
+
+
+def measure(value: Measure) -> str:
+    """Give one figure beside what it is compared with."""
+    unit = "" if value.unit == "1" else f" {value.unit}"
+    compared = "" if value.baseline is None else f" (for comparison {value.baseline:.3g}{unit})"
+    return f"{value.title} {value.value:.3g}{unit}{compared}"
+
+
 def model(result: Result) -> str:
     """Name the model and the software."""
     return f"Model: {result.model.title} {result.model.version}   Pellucid {result.software_version}"
@@ -81,6 +122,11 @@ def ignored_negative(attribution: Attribution | None) -> str:
     if attribution is None or not bool((attribution.map < 0).any()):
         return ""
     return "Influence against the finding exists and is not drawn."
+
+
+def contradiction(result: Result) -> str:
+    """Name the methods that contradict each other, so that nobody takes one map for the answer."""
+    return " ".join(f"Methods contradict each other: {line.rstrip('.')}." for line in result.contradictions)
 
 
 def orientation(source: Dataset) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import TYPE_CHECKING
+
 from pydicom.dataset import Dataset
 
 from service.types import Code
+
+if TYPE_CHECKING:
+    from service.types import Assessment, Measure
 
 PRIVATE_SCHEME = "99PELLUCID"
 PRIVATE_SCHEME_UID = "2.25.312054866233407306430911962935190362519"
@@ -15,6 +21,16 @@ DETECTED = Code(value="260373001", scheme="SCT", meaning="Detected")
 NOT_DETECTED = Code(value="260415000", scheme="SCT", meaning="Not detected")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+
+_CODE_LENGTH = 16
+_UNITS = {
+    "1": "no units",
+    "%": "Percent",
+    "mm": "millimeter",
+    "mm2": "Square millimeter",
+    "s": "seconds",
+    "[hnsf'U]": "Hounsfield unit",
+}
 
 _METHODS = {
     "grad-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
@@ -52,7 +68,31 @@ def private(value: str, meaning: str) -> Code:
 
 def method_code(method: str, title: str) -> Code:
     """Return the code of an explanation method: CID 217 where it has one, else ours."""
-    return _METHODS.get(method) or private(method[:16], title[:64])
+    return _METHODS.get(method) or private(_short(method), title[:64])
+
+
+def measure_code(measure: Measure) -> Code:
+    """Return the code of a figure about an explanation; DICOM has none, so it is ours."""
+    return private(_short(measure.name), measure.title[:64])
+
+
+def trust_code(assessment: Assessment | None) -> Code:
+    """Return the code of a verdict on an explanation."""
+    if assessment is None:
+        return private("not-assessed", "Not assessed")
+    return private(assessment.verdict.name.lower().replace("_", "-"), assessment.verdict.value.capitalize())
+
+
+def unit(symbol: str) -> Code:
+    """Return a UCUM unit."""
+    return Code(value=symbol, scheme="UCUM", meaning=_UNITS.get(symbol, symbol))
+
+
+def _short(name: str) -> str:
+    """Return a name as a code value of at most 16 characters (PS3.3 8.1); longer ones keep apart by a digest."""
+    if len(name) <= _CODE_LENGTH:
+        return name
+    return f"{name[:9]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def procedure_code(modality: str, body_part: str) -> Code:

@@ -45,11 +45,19 @@ def magnitude(attribution: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def outlined(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the map that lines are drawn on: the map itself, or smoothed when it is a pixel map."""
-    if _islands(values) <= _ROUGH:
+    """Return the map that lines are drawn on: the map itself, or smoothed when it is a pixel map.
+
+    The maximum stays what it was, so that a weak slice of a series stays weak.
+    """
+    if not is_rough(values):
         return values
     smooth = ndimage.gaussian_filter(values, sigma=0.02 * max(values.shape), mode="constant")
-    return magnitude(smooth)
+    return np.asarray(magnitude(smooth) * values.max(), dtype=np.float32)
+
+
+def is_rough(values: NDArray[np.float32]) -> bool:
+    """Tell a pixel map: more than twelve islands above half of its maximum."""
+    return _islands(values) > _ROUGH
 
 
 def regions(values: NDArray[np.float32], level: float) -> list[Region]:
@@ -92,7 +100,7 @@ def inside(region: Region, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _islands(values: NDArray[np.float32]) -> int:
     step = max(1, -(-max(values.shape) // _GRID))
-    return int(ndimage.label(values[::step, ::step] > 0.5)[1])  # noqa: PLR2004 - half maximum
+    return int(ndimage.label(values[::step, ::step] > 0.5 * values.max())[1])
 
 
 def _block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float64]:

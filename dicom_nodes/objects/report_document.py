@@ -18,42 +18,52 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import FileDataset
 
-    from service.types import ModelIdentity, OutboxObject
+    from service.types import Image, ModelIdentity, OutboxObject
 
 _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
 
 
-def add_document(source: Dataset, dataset: FileDataset, supersedes: Sequence[OutboxObject]) -> None:
+def add_document(sources: Sequence[Dataset], dataset: FileDataset, supersedes: Sequence[OutboxObject]) -> None:
     """Write the SR Document General module (PS3.3 C.17.2): complete, and verified by nobody.
 
     Of the superseded objects only reports are predecessors; a picture is no document.
+
+    Args:
+        sources: what the document is about, instances of one series.
+        dataset: the document.
+        supersedes: objects of the earlier result that this one replaces.
     """
     dataset.CodingSchemeIdentificationSequence = [codes.private_scheme()]
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
-    dataset.CurrentRequestedProcedureEvidenceSequence = [
-        _hierarchy(text(source, "StudyInstanceUID"), text(source, "SeriesInstanceUID"), reference(source))
-    ]
+    dataset.CurrentRequestedProcedureEvidenceSequence = [evidence(sources)]
     predecessors = [earlier for earlier in supersedes if earlier.sop_class_uid.startswith(_SR_CLASSES)]
     if predecessors:
         dataset.PredecessorDocumentsSequence = [_predecessor(earlier) for earlier in predecessors]
+
+
+def evidence(sources: Sequence[Dataset]) -> Dataset:
+    """Return the Hierarchical SOP Instance Reference of instances of one series."""
+    first = sources[0]
+    instances = [reference(source) for source in sources]
+    return _hierarchy(text(first, "StudyInstanceUID"), text(first, "SeriesInstanceUID"), instances)
 
 
 def _predecessor(earlier: OutboxObject) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = earlier.sop_class_uid
     item.ReferencedSOPInstanceUID = earlier.sop_instance_uid
-    return _hierarchy(earlier.study_instance_uid, earlier.series_instance_uid, item)
+    return _hierarchy(earlier.study_instance_uid, earlier.series_instance_uid, [item])
 
 
-def _hierarchy(study: str, series: str, instance: Dataset) -> Dataset:
+def _hierarchy(study: str, series: str, instances: list[Dataset]) -> Dataset:
     """Hierarchical SOP Instance Reference (PS3.3 C.17.2.1)."""
     inner = Dataset()
     inner.SeriesInstanceUID = series
-    inner.ReferencedSOPSequence = [instance]
+    inner.ReferencedSOPSequence = instances
     outer = Dataset()
     outer.StudyInstanceUID = study
     outer.ReferencedSeriesSequence = [inner]
@@ -64,6 +74,12 @@ def language() -> Dataset:
     """Return the language of the words (TID 1204)."""
     name = dcm("121049", "Language of Content Item and Descendants")
     return content.code(name, _ENGLISH, relationship=content.MODIFIER)
+
+
+def procedure_reported(image: Image) -> Dataset:
+    """Return the imaging procedure whose images were read (TID 1500 row 4; required by IHE AI Results)."""
+    procedure = codes.procedure_code(image.header.modality, image.header.body_part)
+    return content.code(dcm("121058", "Procedure reported"), procedure, relationship=content.MODIFIER)
 
 
 def observer(model: ModelIdentity, software_version: str) -> list[Dataset]:

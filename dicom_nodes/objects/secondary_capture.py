@@ -1,4 +1,4 @@
-"""The picture that every viewer shows: a true-colour Secondary Capture (PS3.3 A.8, C.8.6)."""
+"""The picture that every viewer shows: a true-colour Secondary Capture (PS3.3 A.8, C.8.6), with pages if need be."""
 
 from __future__ import annotations
 
@@ -8,111 +8,114 @@ from typing import TYPE_CHECKING
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
-from dicom_nodes.objects import captions, codes
-from dicom_nodes.objects.attributes import items, spacing, text, texts
+from dicom_nodes.objects import captions, codes, subject
+from dicom_nodes.objects.anatomy import add_anatomy
+from dicom_nodes.objects.attributes import spacing, text, texts
 from dicom_nodes.objects.derived import Kind, reference, start
-from dicom_nodes.objects.overlay import explained, render
+from dicom_nodes.objects.pages import render_first, render_pages
+from dicom_nodes.objects.panels import LARGEST_PANEL
 from dicom_nodes.objects.part10 import tolerant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from pydicom.dataset import FileDataset
 
-    from dicom_nodes.objects.overlay import Rendering
-    from service.types import Image, Result
+    from dicom_nodes.objects.pages import Pages
+    from dicom_nodes.objects.subject import Subject
+    from service.types import Image, Result, Series
+
+    Draw = Callable[..., Pages]
 
 KIND = "secondary-capture"
+SINGLE_KIND = "secondary-capture-single"
+UNCOMPRESSED_KIND = "secondary-capture-uncompressed"
 SERIES_NUMBER = 9001
 MAX_JPEG_BYTES = 1_000_000
+"""Of all pages together."""
 _QUALITIES = (90, 85, 80, 70, 60)
-_UNPAIRED = frozenset(
-    [
-        "ABDOMEN",
-        "ABDOMENPELVIS",
-        "AORTA",
-        "BLADDER",
-        "BRAIN",
-        "CHEST",
-        "CHESTABDOMEN",
-        "CHESTABDPELVIS",
-        "COCCYX",
-        "COLON",
-        "CSPINE",
-        "CTSPINE",
-        "DUODENUM",
-        "ESOPHAGUS",
-        "FACE",
-        "GALLBLADDER",
-        "HEAD",
-        "HEADNECK",
-        "HEART",
-        "JAW",
-        "LIVER",
-        "LSPINE",
-        "LSSPINE",
-        "MAXILLA",
-        "MEDIASTINUM",
-        "NECK",
-        "NECKCHEST",
-        "NOSE",
-        "PANCREAS",
-        "PELVIS",
-        "PHARYNX",
-        "PROSTATE",
-        "RECTUM",
-        "SKULL",
-        "SPINE",
-        "SPLEEN",
-        "SSPINE",
-        "STERNUM",
-        "STOMACH",
-        "THYROID",
-        "TLSPINE",
-        "TONGUE",
-        "TRACHEA",
-        "TSPINE",
-        "UTERUS",
-        "WHOLEBODY",
-    ]
-)
-"""Body parts of PS3.16 annex L that have no side."""
+_PANELS = (LARGEST_PANEL, 832, 640)
+"""Sides of panels to try until the pages are small enough."""
+_PAGE_NUMBER_VECTOR = 0x00182001
 
 
 @tolerant()
 def build(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the picture as JPEG baseline, below 1 MB, which every viewer displays.
 
+    With several explanations it is multi-frame: the default one large, then the methods side by side.
+
     Args:
         source: header of the analysed instance.
         image: its grey values.
-        result: what was found; its first attribution is drawn.
+        result: what was found.
 
     Returns:
         A file-ready data set.
     """
-    rendering = render(source, image, result)
-    dataset = _common(source, image, result, rendering, JPEGBaseline8Bit)
-    encoded = _jpeg(rendering.picture)
-    dataset.PhotometricInterpretation = "YBR_FULL_422"
-    dataset.LossyImageCompression = "01"
-    dataset.LossyImageCompressionRatio = f"{rendering.picture.nbytes / len(encoded):.2f}"
-    dataset.LossyImageCompressionMethod = "ISO_10918_1"
-    dataset.PixelData = encapsulate([encoded])
-    dataset["PixelData"].VR = "OB"
-    return dataset
+    return _jpeg(subject.of_image(source, image, result), KIND, render_pages)
+
+
+@tolerant()
+def build_single(source: Dataset, image: Image, result: Result) -> Dataset:
+    """Build only the first page, as JPEG baseline, for viewers that show no multi-frame pictures."""
+    return _jpeg(subject.of_image(source, image, result), SINGLE_KIND, render_first)
 
 
 @tolerant()
 def build_uncompressed(source: Dataset, image: Image, result: Result) -> Dataset:
-    """Build the picture as plain RGB, for archives that take nothing else; some 6 MB."""
-    rendering = render(source, image, result)
-    dataset = _common(source, image, result, rendering, ExplicitVRLittleEndian)
-    dataset.PhotometricInterpretation = "RGB"
-    dataset.PixelData = rendering.picture.tobytes() + b"\0" * (rendering.picture.nbytes % 2)
+    """Build the pages as plain RGB, for archives that take nothing else; some 6 MB each."""
+    return _plain(subject.of_image(source, image, result))
+
+
+@tolerant()
+def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
+    """Build the slices that mattered, one page each, then the methods side by side on the strongest one."""
+    return _jpeg(subject.of_series(headers, series, result), KIND, render_pages)
+
+
+@tolerant()
+def build_series_single(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
+    """Build the strongest slice alone."""
+    return _jpeg(subject.of_series(headers, series, result), SINGLE_KIND, render_first)
+
+
+@tolerant()
+def build_series_uncompressed(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
+    """Build the pages of a series as plain RGB."""
+    return _plain(subject.of_series(headers, series, result))
+
+
+def _jpeg(about: Subject, name: str, draw: Draw) -> Dataset:
+    pages, frames = _small_enough(about, draw)
+    dataset = _common(about, pages, name, JPEGBaseline8Bit)
+    raw = sum(page.picture.nbytes for page in pages.renderings)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    dataset.LossyImageCompression = "01"
+    dataset.LossyImageCompressionRatio = f"{raw / sum(map(len, frames)):.2f}"
+    dataset.LossyImageCompressionMethod = "ISO_10918_1"
+    dataset.PixelData = encapsulate(frames)
     dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def _plain(about: Subject) -> Dataset:
+    pages = render_pages(about)
+    dataset = _common(about, pages, UNCOMPRESSED_KIND, ExplicitVRLittleEndian)
+    pixels = b"".join(page.picture.tobytes() for page in pages.renderings)
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    dataset["PixelData"].VR = "OB"
+    source = pages.first.header
     if text(source, "LossyImageCompression") == "01":
         # Once lossy, always lossy (PS3.3 C.7.6.1.1.5): the film that we drew on was compressed before.
         dataset.LossyImageCompression = "01"
@@ -126,29 +129,28 @@ def build_uncompressed(source: Dataset, image: Image, result: Result) -> Dataset
     return dataset
 
 
-def _common(source: Dataset, image: Image, result: Result, rendering: Rendering, transfer_syntax: str) -> FileDataset:
-    attribution, finding = explained(result)
-    title = attribution.title if attribution else "no map"
+def _common(about: Subject, pages: Pages, name: str, transfer_syntax: str) -> FileDataset:
+    source, several = pages.first.header, len(pages.renderings) > 1
     kind = Kind(
-        name=KIND,
-        sop_class_uid=SecondaryCaptureImageStorage,
+        name=name,
+        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage,
         transfer_syntax_uid=transfer_syntax,
         # OT keeps hanging protocols, and other readers of radiographs, from taking the picture for a film.
         modality="OT",
         series_number=SERIES_NUMBER,
-        series_description=f"AI heatmap: {finding.label} ({title})",
+        series_description=f"AI heatmap ({about.result.pipeline})",
     )
-    dataset = start(source, result, kind)
+    dataset = start(about.header, about.result, kind)
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.DerivationDescription = _derivation(result)
-    dataset.SourceImageSequence = [_source_image(source)]
-    _add_references(source, dataset)
-    _add_anatomy(source, dataset)
-    _add_pixels(dataset, rendering)
-    _add_spacing(source, dataset, image, rendering)
+    dataset.DerivationDescription = _derivation(about.result)
+    _add_references(about, dataset)
+    add_anatomy(source, dataset)
+    _add_pixels(dataset, pages)
+    _add_spacing(dataset, pages)
     dataset.BurnedInAnnotation = burned_in(source)
-    comments = (f"{captions.verdict(finding)}.", captions.NOT_FOR_DIAGNOSIS, captions.replaces(result))
+    finding = pages.first.finding
+    comments = (f"{captions.verdict(finding)}.", captions.NOT_FOR_DIAGNOSIS, captions.replaces(about.result))
     dataset.ImageComments = " ".join(filter(None, comments))
     return dataset
 
@@ -168,72 +170,49 @@ def _derivation(result: Result) -> str:
     return f"Side by side: film as sent, and film with {maps} of {result.model.title} {result.model.version}"[:1024]
 
 
-def _source_image(source: Dataset) -> Dataset:
-    item = reference(source)
-    item.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_IMAGE)]
-    return item
-
-
-def _add_references(source: Dataset, dataset: Dataset) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): where in this study the source lies."""
+def _add_references(about: Subject, dataset: Dataset) -> None:
+    """Source images, and where in this study they lie (Common Instance Reference, PS3.3 C.12.2)."""
+    sources = [reference(header) for header in about.headers]
+    for item in sources:
+        item.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_IMAGE)]
+    dataset.SourceImageSequence = sources
     series = Dataset()
-    series.SeriesInstanceUID = text(source, "SeriesInstanceUID")
-    series.ReferencedInstanceSequence = [reference(source)]
+    series.SeriesInstanceUID = text(about.header, "SeriesInstanceUID")
+    series.ReferencedInstanceSequence = [reference(header) for header in about.headers]
     dataset.ReferencedSeriesSequence = [series]
 
 
-def _add_anatomy(source: Dataset, dataset: Dataset) -> None:
-    """Both panels lie as the source lies, so its orientation and side hold for the picture."""
-    orientation = texts(source, "PatientOrientation")
-    dataset.PatientOrientation = list(orientation) if len(orientation) == 2 else None  # noqa: PLR2004
-    for keyword in ("BodyPartExamined", "ImageLaterality"):
-        value = text(source, keyword)
-        if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
-            setattr(dataset, keyword, value)
-    _add_laterality(source, dataset)
-    for item in items(source, "AnatomicRegionSequence")[:1]:
-        if text(item, "CodeValue") and text(item, "CodingSchemeDesignator") and text(item, "CodeMeaning"):
-            dataset.AnatomicRegionSequence = [_plain_code(item)]
-
-
-def _add_laterality(source: Dataset, dataset: Dataset) -> None:
-    """Laterality is type 2C (PS3.3 C.7.3.1): forbidden on unpaired parts, else present, if need be empty."""
-    if text(source, "BodyPartExamined").upper() in _UNPAIRED or "ImageLaterality" in dataset:
-        return
-    side = text(source, "Laterality").upper()
-    dataset.Laterality = side if side in {"L", "R"} else None
-
-
-def _plain_code(item: Dataset) -> Dataset:
-    copy = Dataset()
-    for keyword in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"):
-        setattr(copy, keyword, text(item, keyword))
-    return copy
-
-
-def _add_pixels(dataset: Dataset, rendering: Rendering) -> None:
+def _add_pixels(dataset: Dataset, pages: Pages) -> None:
     dataset.SamplesPerPixel = 3
     dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = rendering.picture.shape[:2]
+    dataset.Rows, dataset.Columns = pages.renderings[0].picture.shape[:2]
     dataset.BitsAllocated = 8
     dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
+    if len(pages.renderings) > 1:
+        # Frames are pages, not moments: no viewer should play them (PS3.3 C.8.6.4).
+        dataset.NumberOfFrames = len(pages.renderings)
+        dataset.FrameIncrementPointer = _PAGE_NUMBER_VECTOR
+        dataset.PageNumberVector = list(range(1, len(pages.renderings) + 1))
 
 
-def _add_spacing(source: Dataset, dataset: Dataset, image: Image, rendering: Rendering) -> None:
+def _add_spacing(dataset: Dataset, pages: Pages) -> None:
     """Write the spacing of the drawn film, in the attribute that keeps the source's meaning.
 
     Pixel Spacing is the patient's or calibrated, Imager Pixel Spacing the detector's (PS3.3 10.7.1.3); the
-    latter becomes Nominal Scanned Pixel Spacing, which claims no calibration either.
+    latter becomes Nominal Scanned Pixel Spacing, which claims no calibration either. Pages whose films are of
+    different scale have no spacing in common, and a wrong distance is worse than none.
     """
-    if image.pixel_spacing_mm is None:
+    image, source = pages.first.image, pages.first.header
+    sizes = {(film[2] - film[0], film[3] - film[1]) for page in pages.renderings for film in page.films}
+    if image.pixel_spacing_mm is None or len(sizes) != 1:
         return
-    left, top, right, bottom = rendering.original
+    ((width, height),) = sizes
     rows, columns = image.grey.shape
     row_mm, column_mm = image.pixel_spacing_mm
-    scaled = [_decimal(row_mm * rows / (bottom - top)), _decimal(column_mm * columns / (right - left))]
-    if spacing(source, "PixelSpacing"):
+    scaled = [_decimal(row_mm * rows / height), _decimal(column_mm * columns / width)]
+    if spacing(source, "PixelSpacing") and len(pages.renderings) == 1:
         dataset.PixelSpacing = scaled
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             if text(source, keyword):
@@ -246,13 +225,18 @@ def _decimal(value: float) -> str:
     return f"{value:.8g}"
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    """Encode with the highest quality that stays below 1 MB; the same picture gives the same bytes."""
-    encoded = b""
-    for quality in _QUALITIES:
-        buffer = BytesIO()
-        Picture.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling="4:2:2", optimize=True)
-        encoded = buffer.getvalue()
-        if len(encoded) <= MAX_JPEG_BYTES:
-            break
-    return encoded
+def _small_enough(about: Subject, draw: Draw) -> tuple[Pages, list[bytes]]:
+    """Draw and encode with the best size and quality that stay below 1 MB together; always the same choice."""
+    for largest in _PANELS:
+        pages = draw(about, largest=largest)
+        for quality in _QUALITIES:
+            frames = [_encoded(page.picture, quality) for page in pages.renderings]
+            if sum(map(len, frames)) <= MAX_JPEG_BYTES:
+                return pages, frames
+    return pages, frames
+
+
+def _encoded(picture: NDArray[np.uint8], quality: int) -> bytes:
+    buffer = BytesIO()
+    Picture.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling="4:2:2", optimize=True)
+    return buffer.getvalue()

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from require import require_tool
 
-from dicom_nodes.objects import secondary_capture, structured_report
+from dicom_nodes.objects import refusal_report, secondary_capture, structured_report
 from dicom_nodes.objects.read import SourceImage, read_image
 from dicom_nodes.objects.write import to_bytes
 
@@ -87,7 +87,7 @@ def objects(result: Results, refusal: Refusal, tmp_path: Path) -> Callable[[Sour
             "picture-uncompressed": secondary_capture.build_uncompressed(header, image, positive),
             "report": structured_report.build(header, image, positive),
             "report-negative": structured_report.build(header, image, negative),
-            "refusal": structured_report.build_refusal(header, refusal),
+            "refusal": refusal_report.build(header, refusal),
         }
         paths = []
         for name, dataset in built.items():

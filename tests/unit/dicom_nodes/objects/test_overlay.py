@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dicom_nodes.objects.overlay import LARGEST_PANEL, SMALLEST_PANEL, Rendering, panel_size, render
+from dicom_nodes.objects.overlay import render
+from dicom_nodes.objects.panels import LARGEST_PANEL, SMALLEST_PANEL, Rendering, panel_size
 from dicom_nodes.objects.read import SourceImage, read_image
 
 if TYPE_CHECKING:

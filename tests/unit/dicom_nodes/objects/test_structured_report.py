@@ -11,7 +11,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from dicom_nodes.objects.read import read_header, read_image
-from dicom_nodes.objects.structured_report import build, build_refusal
+from dicom_nodes.objects.structured_report import (
+    build,
+    build_comprehensive,
+    build_enhanced,
+    build_series,
+)
 from dicom_nodes.objects.write import to_bytes
 from service.types import OutboxObject
 
@@ -189,18 +194,3 @@ def test_only_reports_are_predecessors(source: Make, saved: Save, result: Result
     (item,) = report(saved(source()), result, supersedes=before).PredecessorDocumentsSequence
     (instance,) = item.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert instance.ReferencedSOPInstanceUID == "1.2.3"
-
-
-def test_a_refusal_needs_nothing_but_uids(source: Make, saved: Save, refusal: Refusal) -> None:
-    kept = {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
-    dataset = source()
-    for element in list(dataset):
-        if element.keyword not in kept:
-            del dataset[element.tag]
-    header, _ = read_header(saved(dataset))
-    written = dcmread(io.BytesIO(to_bytes(build_refusal(header, refusal))))
-    texts = [item.TextValue for item in walk(written) if "TextValue" in item]
-    assert "Not analysed: The image is a lateral view." in texts
-    assert "View position: LL" in texts
-    assert written.StudyInstanceUID == header.StudyInstanceUID
-    assert to_bytes(build_refusal(header, refusal)) == to_bytes(build_refusal(header, refusal))

@@ -1,0 +1,90 @@
+"""Copies what a source says of body part, side and orientation, where the picture lies as the source lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset
+
+from dicom_nodes.objects.attributes import items, text, texts
+
+_UNPAIRED = frozenset(
+    [
+        "ABDOMEN",
+        "ABDOMENPELVIS",
+        "AORTA",
+        "BLADDER",
+        "BRAIN",
+        "CHEST",
+        "CHESTABDOMEN",
+        "CHESTABDPELVIS",
+        "COCCYX",
+        "COLON",
+        "CSPINE",
+        "CTSPINE",
+        "DUODENUM",
+        "ESOPHAGUS",
+        "FACE",
+        "GALLBLADDER",
+        "HEAD",
+        "HEADNECK",
+        "HEART",
+        "JAW",
+        "LIVER",
+        "LSPINE",
+        "LSSPINE",
+        "MAXILLA",
+        "MEDIASTINUM",
+        "NECK",
+        "NECKCHEST",
+        "NOSE",
+        "PANCREAS",
+        "PELVIS",
+        "PHARYNX",
+        "PROSTATE",
+        "RECTUM",
+        "SKULL",
+        "SPINE",
+        "SPLEEN",
+        "SSPINE",
+        "STERNUM",
+        "STOMACH",
+        "THYROID",
+        "TLSPINE",
+        "TONGUE",
+        "TRACHEA",
+        "TSPINE",
+        "UTERUS",
+        "WHOLEBODY",
+    ]
+)
+"""Body parts of PS3.16 annex L that have no side."""
+
+
+def add_anatomy(source: Dataset, dataset: Dataset) -> None:
+    """Both panels lie as the source lies, so its orientation and side hold for the picture."""
+    orientation = texts(source, "PatientOrientation")
+    dataset.PatientOrientation = list(orientation) if len(orientation) == 2 else None  # noqa: PLR2004
+    for keyword in ("BodyPartExamined", "ImageLaterality"):
+        value = text(source, keyword)
+        if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
+            setattr(dataset, keyword, value)
+    _add_laterality(source, dataset)
+    for item in items(source, "AnatomicRegionSequence")[:1]:
+        if text(item, "CodeValue") and text(item, "CodingSchemeDesignator") and text(item, "CodeMeaning"):
+            dataset.AnatomicRegionSequence = [_plain_code(item)]
+
+
+def _add_laterality(source: Dataset, dataset: Dataset) -> None:
+    """Laterality is type 2C (PS3.3 C.7.3.1): forbidden on unpaired parts, else present, if need be empty."""
+    if text(source, "BodyPartExamined").upper() in _UNPAIRED or "ImageLaterality" in dataset:
+        return
+    side = text(source, "Laterality").upper()
+    dataset.Laterality = side if side in {"L", "R"} else None
+
+
+def _plain_code(item: Dataset) -> Dataset:
+    copy = Dataset()
+    for keyword in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"):
+        setattr(copy, keyword, text(item, keyword))
+    return copy

@@ -1,0 +1,220 @@
+"""The measurement groups of a report: each finding, region and explanation with coordinates (TID 1410)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dicom_nodes.objects import captions, codes, contours, identity
+from dicom_nodes.objects import content_items as content
+from dicom_nodes.objects.attributes import spacing
+from dicom_nodes.objects.codes import dcm
+from dicom_nodes.objects.derived import reference
+from dicom_nodes.objects.key_slices import key_slices, strongest_slice
+from dicom_nodes.objects.subject import explanations_of
+from service.types import Code
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from dicom_nodes.objects.contours import Region
+    from dicom_nodes.objects.subject import Subject
+    from service.types import Attribution, Finding, Measure, Result
+
+LEVEL = 0.5
+"""Regions are outlined at half of the map's maximum."""
+_AREA = Code(value="42798000", scheme="SCT", meaning="Area")
+_FINDING_SITE = Code(value="363698007", scheme="SCT", meaning="Finding Site")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """One outline of an explanation; the whole image has no share of influence."""
+
+    region: Region
+    index: int
+    """Of the slice."""
+    ordinal: int
+    share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Topic:
+    """A finding with one of its explanations, or none."""
+
+    about: Subject
+    finding: Finding
+    attribution: Attribution | None
+    leading: bool
+    """True for the default explanation, whose groups carry the finding itself."""
+
+
+def measurement_groups(about: Subject) -> list[Dataset]:
+    """Return the groups of every finding.
+
+    The default explanation of a finding at or above its operating point gives one group per outline at half
+    maximum, each further explanation one group with its largest. Where there is nothing to outline (below the
+    operating point, no map, a map that must not be shown) the group has the whole image: some viewers drop a
+    report if any group lacks coordinates, and an outline of a part would read as a lesion.
+    """
+    groups = []
+    for finding in about.result.findings:
+        explained = explanations_of(about.result, finding) or (None,)
+        for place, attribution in enumerate(explained):
+            topic = _Topic(about=about, finding=finding, attribution=attribution, leading=place == 0)
+            parts = _parts(topic)
+            groups += [_group(topic, part) for part in (parts if topic.leading else parts[:1])]
+    return groups
+
+
+def _parts(topic: _Topic) -> list[_Part]:
+    about, attribution = topic.about, topic.attribution
+    found: list[_Part] = []
+    if topic.finding.positive and attribution is not None and captions.is_shown(attribution):
+        magnitude = contours.magnitude(about.maps(attribution))
+        total = float(magnitude.sum(dtype=float)) or 1.0
+        for index in key_slices(about, topic.finding) if about.series else (0,):
+            values = magnitude[index]
+            for region in contours.regions(contours.outlined(values), LEVEL):
+                share = float(values[contours.inside(region, values.shape)].sum(dtype=float)) / total
+                found.append(_Part(region=region, index=index, ordinal=len(found), share=share))
+    if found:
+        return found
+    index = strongest_slice(about, topic.finding)
+    whole = contours.whole_image(*about.images[index].grey.shape)
+    return [_Part(region=whole, index=index, ordinal=0, share=None)]
+
+
+def _group(topic: _Topic, part: _Part) -> Dataset:
+    """Planar ROI Measurements and Qualitative Evaluations (TID 1410).
+
+    The probability belongs to the image and the verdict to the explanation, so only the first group has them.
+    """
+    finding, about, first = topic.finding, topic.about, part.ordinal == 0
+    header, attribution = about.images[part.index].header, topic.attribution
+    site = codes.finding_site(header.body_part)
+    items = [
+        content.text(dcm("112039", "Tracking Identifier"), _identifier(topic, part), relationship=content.CONTEXT),
+        content.uid(
+            dcm("112040", "Tracking Unique Identifier"), _tracking_uid(topic, part), relationship=content.CONTEXT
+        ),
+        content.code(dcm("121071", "Finding"), _finding_code(finding)),
+        *_explanation(attribution),
+        *([content.code(_FINDING_SITE, site)] if site else []),
+        content.outline(dcm("111030", "Image Region"), part.region.points, reference(about.headers[part.index])),
+        *(_probability(about.result, finding) if first and topic.leading else []),
+        *(_trust(attribution) if first else []),
+        *_measurements(topic, part),
+    ]
+    return content.container(dcm("125007", "Measurement Group"), items, template="1410")
+
+
+def _identifier(topic: _Topic, part: _Part) -> str:
+    finding, attribution = topic.finding, topic.attribution
+    where = f", slice {part.index + 1}" if topic.about.series else ""
+    if not topic.leading and attribution is not None:
+        return f"{captions.method(attribution)}: {captions.trust(attribution)}{where}"
+    if part.share is not None:
+        return f"{finding.label}: model influence, region {part.ordinal + 1}{where}"
+    return f"Whole image: {captions.verdict(finding)}{where}"
+
+
+def _tracking_uid(topic: _Topic, part: _Part) -> str:
+    method = "" if topic.leading or topic.attribution is None else f"/{topic.attribution.method}"
+    return identity.tracking_uid(
+        job_id=topic.about.result.job_id,
+        source_sop_uid=topic.about.images[part.index].header.sop_instance_uid,
+        finding=f"{topic.finding.label}{method}",
+        ordinal=part.ordinal,
+    )
+
+
+def _finding_code(finding: Finding) -> Code:
+    """Return what a viewer prints as the finding; below the operating point never the disease by itself."""
+    if finding.positive:
+        return finding.code
+    return codes.private("not-indicated", f"{finding.label} not indicated"[:64])
+
+
+def _explanation(attribution: Attribution | None) -> list[Dataset]:
+    if attribution is None:
+        return []
+    method = codes.method_code(attribution.method, attribution.title)
+    return [content.code(dcm("130401", "Visual explanation"), method)]
+
+
+def _probability(result: Result, finding: Finding) -> list[Dataset]:
+    threshold = codes.private("threshold", "Operating point threshold")
+    return [
+        content.number(
+            dcm("111012", "Certainty of Finding"),
+            100.0 * finding.probability,
+            codes.PERCENT,
+            children=_algorithm(result),
+        ),
+        content.number(threshold, 100.0 * finding.operating_point.threshold, codes.PERCENT),
+        content.code(finding.code, codes.DETECTED if finding.positive else codes.NOT_DETECTED),
+        content.text(codes.private("verdict", "Verdict"), captions.verdict(finding)),
+    ]
+
+
+def _algorithm(result: Result) -> list[Dataset]:
+    """Algorithm Identification (TID 4019)."""
+    parameters = [f"model sha256 {result.model.sha256}"]
+    for attribution in result.attributions:
+        settings = ", ".join(f"{key}={value}" for key, value in sorted(attribution.parameters.items()))
+        parameters.append(f"{attribution.title}: {settings}" if settings else attribution.title)
+    return [
+        content.text(dcm("111001", "Algorithm Name"), result.model.title, relationship=content.MODIFIER),
+        content.text(dcm("111003", "Algorithm Version"), result.model.version, relationship=content.MODIFIER),
+        *(
+            content.text(dcm("111002", "Algorithm Parameters"), parameter, relationship=content.MODIFIER)
+            for parameter in dict.fromkeys(parameters)
+        ),
+    ]
+
+
+def _trust(attribution: Attribution | None) -> list[Dataset]:
+    """Return the verdict on an explanation with its reasons, then the figures that it rests on."""
+    if attribution is None:
+        return []
+    doubts = captions.doubts(attribution)
+    reason = codes.private("reason", "Reason")
+    verdict = content.code(
+        codes.private("trust", "Verdict on the explanation"),
+        codes.trust_code(attribution.assessment),
+        children=[content.text(reason, doubts, relationship=content.PROPERTIES)] if doubts else [],
+    )
+    figures = attribution.assessment.measures if attribution.assessment else ()
+    return [verdict, *(_figure(measure) for measure in figures if math.isfinite(measure.value))]
+
+
+def _figure(measure: Measure) -> Dataset:
+    unit = codes.unit(measure.unit)
+    children = []
+    if measure.baseline is not None and math.isfinite(measure.baseline):
+        compared = codes.private("baseline", "Value for comparison")
+        children.append(content.number(compared, measure.baseline, unit, relationship=content.PROPERTIES))
+    return content.number(codes.measure_code(measure), measure.value, unit, children=children)
+
+
+def _measurements(topic: _Topic, part: _Part) -> list[Dataset]:
+    """Area and share of influence of a part of the image; of the whole image they would say nothing."""
+    if part.share is None:
+        return []
+    measured = [
+        content.number(
+            codes.private("influence-share", "Share of positive influence inside the region"),
+            100.0 * part.share,
+            codes.PERCENT,
+        )
+    ]
+    distances = topic.about.images[part.index].pixel_spacing_mm
+    if distances is not None:
+        area = content.number(_AREA, part.region.area * distances[0] * distances[1], codes.SQUARE_MILLIMETRE)
+        if not spacing(topic.about.headers[part.index], "PixelSpacing"):
+            plane = content.text(dcm("121106", "Comment"), "In the detector plane", relationship=content.PROPERTIES)
+            area.ContentSequence = [plane]
+        measured.append(area)
+    return measured

@@ -1,0 +1,127 @@
+"""What a result says in words, section by section: the same for the text report and the page for humans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dicom_nodes.objects import captions
+from dicom_nodes.objects.codes import dcm, private
+from dicom_nodes.objects.derived import local_time
+from dicom_nodes.objects.key_slices import key_slices
+from dicom_nodes.objects.legends import legend
+from dicom_nodes.objects.subject import explained_findings
+
+if TYPE_CHECKING:
+    from dicom_nodes.objects.subject import Subject
+    from service.types import Attribution, Code, Finding, ModelIdentity, Refusal, Result
+
+RESEARCH = "Research use; not for primary diagnosis."
+NEGATIVE = "A finding below its operating point does not exclude disease."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading and its sentences."""
+
+    heading: Code
+    lines: tuple[str, ...]
+
+
+def sections(subject: Subject) -> tuple[Section, ...]:
+    """Tell a result: findings, explanations with their verdicts and doubts, how to read them, limits, model."""
+    result = subject.result
+    told = (
+        Section(heading=dcm("121070", "Findings"), lines=findings(result)),
+        Section(heading=private("explanations", "Explanations of the model"), lines=explanations(subject)),
+        Section(heading=private("how-to-read", "How to read the maps"), lines=how_to_read(result)),
+        Section(heading=private("limits", "Limits"), lines=limits(result)),
+        Section(heading=private("model", "Model and software"), lines=(*model(result.model), *run(subject))),
+    )
+    return tuple(section for section in told if section.lines)
+
+
+def findings(result: Result) -> tuple[str, ...]:
+    """Tell each finding with its probability and every operating point of the card."""
+    lines: list[str] = []
+    for finding in result.findings:
+        lines.append(f"{captions.verdict(finding)}: model probability {captions.percent(finding.probability)}.")
+        points = finding.operating_points or (finding.operating_point,)
+        lines += [f"{finding.label}. {captions.threshold(point, finding)}." for point in points]
+    if not all(finding.positive for finding in result.findings):
+        lines.append(NEGATIVE)
+    return tuple(lines)
+
+
+def explanations(subject: Subject) -> tuple[str, ...]:
+    """Tell each explanation's verdict, doubts and figures, contradictions, and the slices that mattered."""
+    result = subject.result
+    lines = [_explanation(attribution) for attribution in result.attributions]
+    if not result.attributions:
+        lines.append("No explanation was computed.")
+    lines += [f"Methods contradict each other: {_sentence(line)}" for line in result.contradictions]
+    lines += [f"Not computed: {_sentence(line)}" for line in result.unavailable]
+    if subject.series is not None:
+        lines += [line for finding in explained_findings(result) for line in _slices(subject, finding)]
+    return tuple(lines)
+
+
+def how_to_read(result: Result) -> tuple[str, ...]:
+    """Tell how to read each method's map, and what it does not tell."""
+    if not result.attributions:
+        return ()
+    positive = any(finding.positive for finding in explained_findings(result))
+    lines = [captions.HOW_TO_READ if positive else captions.HOW_TO_READ_NEGATIVE]
+    titles: dict[str, list[str]] = {}
+    for attribution in result.attributions:
+        told = legend(attribution.method)
+        titles.setdefault(f"{told.reading} {told.not_told}", []).append(attribution.title)
+    return (*lines, *(f"{', '.join(dict.fromkeys(names))}: {told}" for told, names in titles.items()))
+
+
+def limits(result: Result) -> tuple[str, ...]:
+    """Tell what the model was not made for, and for what this must not be used."""
+    lines = (result.model.limits, captions.replaces(result), RESEARCH)
+    return tuple(line for line in lines if line)
+
+
+def model(identity: ModelIdentity) -> tuple[str, ...]:
+    """Tell the facts of the model card."""
+    return (
+        f"Model: {identity.title} {identity.version}, {identity.manufacturer}.",
+        f"Trained on: {_sentence(identity.trained_on)}",
+        f"Weights: sha256 {identity.sha256}",
+    )
+
+
+def run(subject: Subject) -> tuple[str, ...]:
+    """Tell which software ran when."""
+    result: Result | Refusal = subject.result
+    when = captions.moment(local_time(subject.header, result.created_at))
+    return (
+        f"Pipeline: {result.pipeline} {result.pipeline_version}; Pellucid {result.software_version}; {when}.",
+        *(f"{attribution.title}: {parameters(attribution)}" for attribution in subject.result.attributions),
+    )
+
+
+def parameters(attribution: Attribution) -> str:
+    """Tell the settings of a method."""
+    told = ", ".join(f"{key}={value}" for key, value in sorted(attribution.parameters.items()))
+    return told or "no parameters"
+
+
+def _explanation(attribution: Attribution) -> str:
+    parts = [f"{captions.method(attribution)}: {captions.trust(attribution)}.", captions.doubts(attribution)]
+    if attribution.assessment is not None and attribution.assessment.measures:
+        parts.append("; ".join(captions.measure(value) for value in attribution.assessment.measures) + ".")
+    parts += [captions.no_positive(attribution), captions.ignored_negative(attribution)]
+    return " ".join(filter(None, parts))
+
+
+def _slices(subject: Subject, finding: Finding) -> list[str]:
+    places = [subject.place(index) for index in key_slices(subject, finding)]
+    return [f"{finding.label}, slices that mattered: {'; '.join(places)}."] if places else []
+
+
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('.')}."

@@ -1,0 +1,86 @@
+"""What an object is about: one image or the slices of a series, together with the result about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dicom_nodes.objects.attributes import integer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from pydicom import Dataset
+
+    from service.types import Attribution, Finding, Image, Result, Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Headers and images in one order, geometric for a series."""
+
+    headers: tuple[Dataset, ...]
+    images: tuple[Image, ...]
+    result: Result
+    series: Series | None = None
+    """None for a single image."""
+
+    @property
+    def header(self) -> Dataset:
+        """The header that patient, study and equipment are taken from: the only one, or the first slice's."""
+        return self.headers[0]
+
+    def maps(self, attribution: Attribution) -> NDArray[np.float32]:
+        """Return a map as (slices, rows, columns), one slice for a single image."""
+        values = np.asarray(attribution.map, dtype=np.float32)
+        return values if values.ndim == 3 else values[None]  # noqa: PLR2004 - slices, rows, columns
+
+    def place(self, index: int) -> str:
+        """Say which slice this is, as people count them; nothing for a single image."""
+        if self.series is None:
+            return ""
+        number = integer(self.headers[index], "InstanceNumber")
+        image = f", image number {number}" if number else ""
+        return f"Slice {index + 1} of {len(self.headers)}{image}"
+
+
+def of_image(source: Dataset, image: Image, result: Result) -> Subject:
+    """Return the subject of a single image."""
+    return Subject(headers=(source,), images=(image,), result=result)
+
+
+def of_series(headers: Sequence[Dataset], series: Series, result: Result) -> Subject:
+    """Return the subject of a series.
+
+    Args:
+        headers: of the slices, in the order of `series.slices`.
+        series: the slices.
+        result: what was found in them.
+    """
+    if len(headers) != len(series.slices):
+        raise ValueError("a series needs one header per slice")
+    return Subject(headers=tuple(headers), images=series.slices, result=result, series=series)
+
+
+def default_explanation(result: Result) -> tuple[Attribution | None, Finding]:
+    """Return the explanation that is drawn large and the finding that it explains."""
+    labels = {finding.label: finding for finding in result.findings}
+    for attribution in result.attributions[:1]:
+        if attribution.finding in labels:
+            return attribution, labels[attribution.finding]
+    return None, result.findings[0]
+
+
+def explanations_of(result: Result, finding: Finding) -> tuple[Attribution, ...]:
+    """Return every explanation of a finding, the default method first."""
+    return tuple(attribution for attribution in result.attributions if attribution.finding == finding.label)
+
+
+def explained_findings(result: Result) -> tuple[Finding, ...]:
+    """Return the findings that have an explanation, the default one first."""
+    order = list(dict.fromkeys(attribution.finding for attribution in result.attributions))
+    labels = {finding.label: finding for finding in result.findings}
+    return tuple(labels[label] for label in order if label in labels)

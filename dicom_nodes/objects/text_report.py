@@ -1,0 +1,88 @@
+"""The report for viewers that show only text: Basic Text SR or Enhanced SR (PS3.3 A.35.1, A.35.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
+
+from dicom_nodes.objects import codes, narrative, subject
+from dicom_nodes.objects import content_items as content
+from dicom_nodes.objects.codes import dcm
+from dicom_nodes.objects.derived import Kind, reference, start
+from dicom_nodes.objects.key_slices import slices_to_cite
+from dicom_nodes.objects.part10 import tolerant
+from dicom_nodes.objects.report_document import add_document, language, observer, procedure_reported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydicom.dataset import Dataset
+
+    from dicom_nodes.objects.subject import Subject
+    from service.types import Image, Result, Series
+
+KIND = "text-report"
+ENHANCED_KIND = "text-report-enhanced"
+SERIES_NUMBER = 9004
+
+
+@tolerant()
+def build(source: Dataset, image: Image, result: Result) -> Dataset:
+    """Build a Basic Text SR about one image."""
+    return _build(subject.of_image(source, image, result), KIND, BasicTextSRStorage)
+
+
+@tolerant()
+def build_enhanced(source: Dataset, image: Image, result: Result) -> Dataset:
+    """Build the same words as an Enhanced SR, for viewers that know no Basic Text SR."""
+    return _build(subject.of_image(source, image, result), ENHANCED_KIND, EnhancedSRStorage)
+
+
+@tolerant()
+def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
+    """Build a Basic Text SR about a series; it names the slices that mattered."""
+    return _build(subject.of_series(headers, series, result), KIND, BasicTextSRStorage)
+
+
+@tolerant()
+def build_series_enhanced(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
+    """Build the words about a series as an Enhanced SR."""
+    return _build(subject.of_series(headers, series, result), ENHANCED_KIND, EnhancedSRStorage)
+
+
+def _build(about: Subject, name: str, sop_class: str) -> Dataset:
+    kind = Kind(
+        name=name,
+        sop_class_uid=sop_class,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        modality="SR",
+        series_number=SERIES_NUMBER,
+        series_description=f"AI text report ({about.result.pipeline})",
+    )
+    dataset = start(about.header, about.result, kind)
+    add_document(about.headers, dataset, about.result.supersedes)
+    cited = slices_to_cite(about)
+    root = content.container(
+        codes.private("ai-report", "AI analysis report"),
+        [
+            language(),
+            *observer(about.result.model, about.result.software_version),
+            procedure_reported(about.images[0]),
+            *(_section(section) for section in narrative.sections(about)),
+            *(
+                content.reference("IMAGE", dcm("121324", "Source image"), reference(about.headers[index]))
+                for index in cited
+            ),
+        ],
+        relationship="",
+    )
+    dataset.update(root)
+    return dataset
+
+
+def _section(section: narrative.Section) -> Dataset:
+    comment = dcm("121106", "Comment")
+    finding = dcm("121071", "Finding")
+    name = finding if section.heading.value == "121070" else comment
+    return content.container(section.heading, [content.text(name, line) for line in section.lines])
