@@ -1,4 +1,4 @@
-"""`pellucid train`, `pellucid evaluate` and `pellucid phantom`."""
+"""`pellucid train`, `pellucid evaluate`, `pellucid phantom` and `pellucid plant`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.cli import settings_of
 from workers.device import choose_device
 from workers.evaluation.cases import find_cases
-from workers.evaluation.report import as_html, as_json, as_table
+from workers.evaluation.page import as_html
+from workers.evaluation.planted import known_phantoms, planted_films, write_known
+from workers.evaluation.report import as_json, as_table
 from workers.evaluation.run import evaluate_model
 from workers.models.package import load_package
 from workers.phantom.files import write_samples
@@ -126,6 +128,22 @@ def phantom(out: Path, count: int, seed: int) -> None:
     """Write procedural chest phantoms as DICOM studies: DX and CR, with and without opacities."""
     for path in write_samples(out, count, seed):
         click.echo(str(path))
+
+
+@click.command()
+@click.option("--films", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of clear films.")
+@click.option("--phantoms", is_flag=True, help="Phantoms instead of films.")
+@click.option("--count", default=500, show_default=True, type=click.IntRange(min=1), help="Images with opacities.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Same seed, same files.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the files.")
+def plant(films: Path | None, phantoms: bool, count: int, seed: int, out: Path) -> None:
+    """Write images whose opacities' place is known, with masks and cases.csv for `pellucid evaluate`."""
+    if (films is None) == (not phantoms):
+        raise click.UsageError("give either --films FOLDER or --phantoms")
+    images = known_phantoms(count, seed) if films is None else planted_films(films, count, seed)
+    with _bars() as progress:
+        table = write_known(images, out, Display(progress).stage("planting opacities", 2 * count))
+    click.echo(str(table))
 
 
 def _bars() -> Progress:

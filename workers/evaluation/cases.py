@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
 from service.types import Image, ImageHeader
+from workers.evaluation.subgroups import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ class Case:
     """Where the lesions lie, if known: (left, top, width, height) in pixels of the image."""
     mask: Path | None = None
     """A picture of the image's size, not black on the lesions."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """What the CSV says of sex, age, view, manufacturer or site, by column."""
 
     @property
     def located(self) -> bool:
@@ -63,7 +66,7 @@ def find_cases(data: Path, *, finding: str) -> list[Case]:
     A sub-folder or label counts as positive when it is the name of `finding` or says so (`1`, `true`, `positive`,
     `abnormal`), as negative when it says `0`, `false`, `negative` or `normal`; case does not matter. A CSV has the
     columns `path` (relative to the CSV) and `label`, and may have `box` ("left top width height" in pixels, several
-    separated by a semicolon) and `mask` (path of a picture).
+    separated by a semicolon), `mask` (path of a picture), and `sex`, `age`, `view`, `manufacturer` and `site`.
 
     Raises:
         SettingsError: no case, or a name that is neither.
@@ -169,6 +172,7 @@ def _from_csv(file: Path, finding: str) -> Iterator[Case]:
                 truth=_truth(row["label"], finding, where=file),
                 boxes=_boxes(row.get("box") or "", where=file),
                 mask=file.parent / row["mask"] if row.get("mask") else None,
+                groups={column: row[column] or "" for column in COLUMNS if column in row},
             )
 
 

@@ -5,6 +5,7 @@ Every function takes `truth` (n,) of 0 and 1 and `probability` (n,) in [0, 1].
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ class Figures:
     auc: float
     ece: float
     brier: float
+    average_precision: float
     intervals: Mapping[str, Interval]
     """95 % intervals: DeLong's for `auc`, percentile bootstrap for the others."""
     operating_points: Mapping[str, Confusion]
@@ -107,6 +109,7 @@ def measure(
         auc=auc(truth, probability),
         ece=calibration_error(truth, probability),
         brier=brier(truth, probability),
+        average_precision=average_precision(truth, probability),
         intervals={**intervals, "auc": auc_interval(truth, probability)},
         operating_points={p.name: confuse(truth, probability, p.threshold) for p in points},
     )
@@ -175,6 +178,24 @@ def roc(truth: Truth, probability: Values) -> list[tuple[float, float]]:
     hits, alarms = np.cumsum(sick)[last], np.cumsum(~sick)[last]
     across, up = alarms / max(int((~sick).sum()), 1), hits / max(int(sick.sum()), 1)
     return [(0.0, 0.0), *zip(across.tolist(), up.tolist(), strict=True)]
+
+
+def precision_recall(truth: Truth, probability: Values) -> list[tuple[float, float]]:
+    """Return the precision-recall curve as (sensitivity, precision), from the highest threshold to the lowest."""
+    order = np.argsort(-probability, kind="stable")
+    sick = truth[order] == 1
+    last = np.append(np.flatnonzero(np.diff(probability[order])), len(truth) - 1)
+    hits, called = np.cumsum(sick)[last], last + 1
+    across, up = hits / max(int(sick.sum()), 1), hits / called
+    return list(zip(across.tolist(), up.tolist(), strict=True))
+
+
+def average_precision(truth: Truth, probability: Values) -> float:
+    """Return the area under the precision-recall curve as a step function; NaN without a positive case."""
+    if not (truth == 1).any():
+        return float("nan")
+    points = [(0.0, 1.0), *precision_recall(truth, probability)]
+    return float(sum((b[0] - a[0]) * b[1] for a, b in itertools.pairwise(points)))
 
 
 def reliability(truth: Truth, probability: Values, bins: int = BINS) -> list[tuple[float, float]]:

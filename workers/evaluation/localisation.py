@@ -1,7 +1,8 @@
 """Where an explanation lies beside what is known of the lesion: pointing game, energy inside, overlap.
 
 Maps and regions have shape (rows, columns) of the source image; only the positive part of a map counts, since only
-that is drawn. Beside the figures stands the same of a map that knows nothing but the film's middle.
+that is drawn. Beside the figures stands the same of two maps that know nothing of the film's lesion: its middle, and
+its lungs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SHIPPED_LEVEL = 0.5
 """Share of the maximum at which results draw a contour."""
 LEVELS = tuple(float(level) for level in np.linspace(0.1, 0.9, 17))
+FAIR_OVERLAP = 0.25
 CENTRE_WIDTH = 0.25
 """Deviation of the centre prior, as a share of the film's side."""
 
@@ -36,6 +39,11 @@ class Place:
     iou_best: float
     """Overlap at the level that fits this region best."""
 
+    @property
+    def agrees(self) -> bool:
+        """True when a reader would say that the map marks the lesion: maximum inside, or a fair overlap."""
+        return self.pointing > 0 or self.iou >= FAIR_OVERLAP
+
 
 @dataclass(frozen=True, kw_only=True)
 class Localisation:
@@ -43,13 +51,21 @@ class Localisation:
 
     n: int
     found: Place
+    agreement: float
+    """Share of the images in which the map agrees with the lesion; see `Place.agrees`."""
     centre_prior: Place
+    lungs_prior: Place | None
+    """None where no lungs were estimated."""
     area: float
     """Mean share of the film that the regions cover: what a blind map has as energy inside."""
 
 
-def localise(maps: Sequence[NDArray[np.float32]], regions: Sequence[NDArray[np.bool_]]) -> Localisation:
-    """Compare each map with its region.
+def localise(
+    maps: Sequence[NDArray[np.float32]],
+    regions: Sequence[NDArray[np.bool_]],
+    lungs: Sequence[NDArray[np.float32]] = (),
+) -> Localisation:
+    """Compare each map with its region, and both priors too; `lungs` lie on the same grids.
 
     Raises:
         ValueError: there is nothing to compare, or a map and its region differ in shape.
@@ -58,9 +74,21 @@ def localise(maps: Sequence[NDArray[np.float32]], regions: Sequence[NDArray[np.b
         raise ValueError(f"{len(maps)} maps do not fit {len(regions)} regions")
     found = [place(values, region) for values, region in zip(maps, regions, strict=True)]
     centre = [place(centre_prior(region.shape), region) for region in regions]
+    inside = [place(soften(mask), region) for mask, region in zip(lungs, regions, strict=True)] if lungs else []
     return Localisation(
-        n=len(maps), found=_mean(found), centre_prior=_mean(centre), area=float(np.mean([r.mean() for r in regions]))
+        n=len(maps),
+        found=_mean(found),
+        agreement=float(np.mean([one.agrees for one in found])),
+        centre_prior=_mean(centre),
+        lungs_prior=_mean(inside) if inside else None,
+        area=float(np.mean([r.mean() for r in regions])),
     )
+
+
+def soften(lungs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return lungs that are brightest where they are widest: a prior must have a maximum to point with."""
+    size = max(lungs.shape)
+    return np.asarray(lungs * ndimage.gaussian_filter(lungs.astype(np.float32), size / 16), dtype=np.float32)
 
 
 def place(values: NDArray[np.float32], region: NDArray[np.bool_]) -> Place:

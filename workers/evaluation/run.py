@@ -10,6 +10,7 @@ import numpy as np
 from workers.evaluation.cases import answer_cases, region_of
 from workers.evaluation.figures import Figures, measure
 from workers.evaluation.localisation import Localisation, localise
+from workers.evaluation.subgroups import Subgroup, by_subgroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ class Evaluation:
     """By explainer; empty when no lesion's place is known."""
     truth: NDArray[np.int64]
     probability: NDArray[np.float64]
+    subgroups: tuple[Subgroup, ...] = ()
 
 
 def evaluate_model(
@@ -43,11 +45,13 @@ def evaluate_model(
     probability = np.array([answer.probability for answer in answers], dtype=np.float64)
     label = classifier.card.labels[0]
     points = [entry.operating_point() for entry in label.operating_points]
+    point = label.default_operating_point()
     return Evaluation(
-        figures=measure(truth, probability, point=label.default_operating_point(), points=points),
+        figures=measure(truth, probability, point=point, points=points),
         localisation=_localise(answers),
         truth=truth,
         probability=probability,
+        subgroups=by_subgroup([answer.case.groups for answer in answers], truth, probability, point.threshold),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from workers.device import autocast
 from workers.models.graphs import build_graph
-from workers.preprocess import standardize
+from workers.preprocess import resize, standardize
 from workers.training.augment import augment
 from workers.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from workers.training.corpus import epoch_batches, steps_per_epoch
@@ -61,6 +61,7 @@ class Run:
     device: torch.device
     network: nn.Module
     average: nn.Module
+    teacher: nn.Module | None
     optimizer: torch.optim.Optimizer
     steps: int
     """Of the whole run."""
@@ -86,10 +87,11 @@ def train(
     resume: bool,
     device: torch.device,
     watcher: Watcher,
+    teacher: nn.Module | None = None,
 ) -> Outcome:
     """Train to the end, from the start or from `checkpoint`; the result does not depend on which."""
     torch.set_num_threads(settings.optimisation.threads)
-    run = _start(settings, training, device)
+    run = _start(settings, training, device, teacher)
     if resume and checkpoint.exists():
         _restore(run, load_checkpoint(checkpoint, settings=_digest(settings)))
     while not run.exhausted:
@@ -99,7 +101,7 @@ def train(
     return Outcome(network=run.average.eval(), epoch=run.best_epoch, history=run.history)
 
 
-def _start(settings: TrainingSettings, training: Corpus, device: torch.device) -> Run:
+def _start(settings: TrainingSettings, training: Corpus, device: torch.device, teacher: nn.Module | None) -> Run:
     torch.manual_seed(settings.seed)
     wanted = settings.optimisation
     network = build_graph(settings.package.graph, labels=1).to(device)
@@ -115,6 +117,7 @@ def _start(settings: TrainingSettings, training: Corpus, device: torch.device) -
         settings=settings,
         device=device,
         network=network,
+        teacher=teacher,
         average=copy.deepcopy(network).eval().requires_grad_(requires_grad=False),
         optimizer=torch.optim.AdamW(groups, lr=wanted.learning_rate),
         steps=wanted.epochs * steps_per_epoch(training, settings.synthesis, size=wanted.batch),
@@ -138,12 +141,18 @@ def _epoch(run: Run, training: Corpus, validation: Corpus, watcher: Watcher) -> 
         steps += 1
         run.done += 1
         watcher.step(number + 1, run.done, run.steps)
-    scores = examine(run.average, settings.package.cam_layer, validation, device=run.device, seed=settings.seed).scores
+    side = _side(run, run.done - 1)
+    scores = examine(
+        run.average, settings.package.cam_layer, validation, device=run.device, seed=settings.seed, side=side
+    ).scores
     record = {name: value / steps for name, value in sums.items()} | scores.as_dict()
     record |= {"epoch": number + 1, "seconds": time.monotonic() - started}
-    run.history.append(record)
-    if not run.best or record["selection"] > run.history[run.best_epoch - 1]["selection"]:
+    # Epochs compare on films of one size; what ships has seen the largest.
+    record["side"] = side
+    best = run.history[run.best_epoch - 1] if run.best else record
+    if record["side"] > best["side"] or record["selection"] >= best["selection"]:
         run.best, run.best_epoch = _tensors(run.average), number + 1
+    run.history.append(record)
     watcher.epoch(record)
 
 
@@ -152,7 +161,11 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
     for group in run.optimizer.param_groups:
         group["lr"] = wanted.learning_rate * one_cycle(run.done / run.steps)
     batch = augment(example.batch, generator).to(run.device)
-    films = standardize(batch.films).contiguous(memory_format=torch.channels_last)
+    films = standardize(batch.films)
+    smooth = example.truth.to(run.device) * (1 - wanted.label_smoothing) + 0.5 * wanted.label_smoothing
+    truth = _taught(run, films, smooth)
+    side = _side(run, run.done)
+    films = resize(films, side, side).contiguous(memory_format=torch.channels_last)
     run.network.train()
     with Activation(run.network, run.settings.package.cam_layer) as activation:
         with autocast(run.device, enabled=wanted.bfloat16):
@@ -160,10 +173,9 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
         found = losses(
             logits.float(),
             activation.map(),
-            truth=example.truth.to(run.device),
+            target=truth,
             batch=batch,
             settings=run.settings.synthesis,
-            smooth=wanted.label_smoothing,
         )
     run.optimizer.zero_grad()
     found.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -177,6 +189,22 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
         "inside": found.inside,
     }
     return {name: float(value) for name, value in parts.items()}
+
+
+def _taught(run: Run, films: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mix the teacher's probabilities of these films into the target."""
+    if run.teacher is None:
+        return target
+    weight = run.settings.distillation.weight
+    with torch.no_grad(), autocast(run.device, enabled=run.settings.optimisation.bfloat16):
+        logits = run.teacher(films.contiguous(memory_format=torch.channels_last))
+    return (1 - weight) * target + weight * torch.sigmoid(logits.float())
+
+
+def _side(run: Run, done: int) -> int:
+    """Return the side of the films after `done` steps."""
+    sides = [(0.0, run.settings.package.input.rows), *run.settings.optimisation.sides]
+    return [side for share, side in sides if done / run.steps >= share][-1]
 
 
 def one_cycle(progress: float) -> float:
@@ -224,5 +252,5 @@ def _restore(run: Run, saved: Checkpoint) -> None:
 
 
 def _digest(settings: TrainingSettings) -> str:
-    learned = settings.model_dump_json(include={"seed", "data", "optimisation", "synthesis"})
+    learned = settings.model_dump_json(include={"seed", "data", "optimisation", "synthesis", "distillation"})
     return hashlib.sha256(learned.encode()).hexdigest()

@@ -73,22 +73,20 @@ def losses(
     logits: torch.Tensor,
     activation: torch.Tensor,
     *,
-    truth: torch.Tensor,
+    target: torch.Tensor,
     batch: Batch,
     settings: Synthesis,
-    smooth: float,
 ) -> Losses:
     """Return the losses of one batch.
 
     Args:
         logits: float32 (batch, 1).
         activation: class activation map, float32 (batch, 1, i, j).
-        truth: float32 (batch, 1), 0 or 1.
+        target: float32 (batch, 1), in [0, 1].
         batch: what is known of the films, on their own grid.
         settings: the weights of the terms.
-        smooth: label smoothing.
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, truth * (1 - smooth) + 0.5 * smooth)
+    entropy = F.binary_cross_entropy_with_logits(logits, target)
     grid = (activation.shape[-2], activation.shape[-1])
     lungs = F.adaptive_avg_pool2d(widen(batch.lungs, LUNG_MARGIN), grid)
     masks = F.adaptive_avg_pool2d(widen(batch.masks, MASK_MARGIN), grid)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workers.models.package import load_package
 from workers.training.calibrate import calibrate, choose_points
 from workers.training.loop import train
 from workers.training.prepare import prepare
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
     from service.types import OperatingPoint
     from workers.training.loop import Outcome, Watcher
+    from workers.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +62,17 @@ def run_training(
         resume=resume,
         device=device,
         watcher=watcher,
+        teacher=_teacher(settings, base, device),
     )
     _round_to_half(outcome)
-    found = examine(outcome.network, settings.package.cam_layer, validation, device=device, seed=settings.seed)
+    found = examine(
+        outcome.network,
+        settings.package.cam_layer,
+        validation,
+        device=device,
+        seed=settings.seed,
+        side=settings.package.input.rows,
+    )
     # Both views of each validation film: as they are they are easier than another day's.
     logits = np.concatenate([found.answers.plain, found.answers.harder])
     truth = np.concatenate([validation.films.labels, validation.films.labels])
@@ -78,6 +89,12 @@ def run_training(
         epoch=outcome.epoch,
     )
     return Trained(folder=folder, epoch=outcome.epoch, scores=found.scores, points=points)
+
+
+def _teacher(settings: TrainingSettings, base: Path, device: torch.device) -> nn.Module | None:
+    if not settings.distillation.teacher:
+        return None
+    return load_package(base / settings.distillation.teacher, device).network
 
 
 def _round_to_half(outcome: Outcome) -> None:

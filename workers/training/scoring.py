@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from workers.evaluation.figures import auc, confuse
-from workers.preprocess import standardize
+from workers.preprocess import resize, standardize
 from workers.training.augment import Batch, augment, widen
 from workers.training.corpus import Corpus, as_films, as_masks, phantom_example
 from workers.training.objective import LUNG_MARGIN, Activation
@@ -75,25 +76,28 @@ class Examination:
     answers: Answers
 
 
-def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch.device, seed: int) -> Examination:
-    """Examine a network in evaluation mode; the same `seed` plants and augments the same way every epoch."""
+def examine(
+    network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch.device, seed: int, side: int
+) -> Examination:
+    """Examine a network in evaluation mode on films of `side` pixels; one `seed` plants and augments one way."""
     films = as_films(corpus.films.pixels)
     lungs = as_masks(corpus.lungs, films)
     truth = corpus.films.labels
     empty = torch.zeros_like(films)
     with torch.inference_mode(), Activation(network, cam_layer) as activation:
-        plain, maps = _run(network, activation, films, device)
+        run = partial(_run, network, activation, device=device, side=side)
+        plain, maps = run(films)
         generator = torch.Generator().manual_seed(seed)
         varied = [
             augment(Batch(films=f, lungs=g, masks=m), generator).films
             for f, g, m in zip(*(torch.split(t, CHUNK) for t in (films, lungs, empty)), strict=True)
         ]
-        harder, _ = _run(network, activation, torch.cat(varied), device)
+        harder, _ = run(torch.cat(varied))
         clear = (truth == 0) & corpus.lungs.any(axis=(1, 2))
         planted = plant(films[clear], lungs[clear], generator)
-        _, planted_maps = _run(network, activation, planted.films, device)
+        _, planted_maps = run(planted.films)
         phantoms = phantom_example(corpus.phantoms)
-        phantom_logits, phantom_maps = _run(network, activation, phantoms.batch.films, device)
+        phantom_logits, phantom_maps = run(phantoms.batch.films)
     sick = (truth == 1) & corpus.lungs.any(axis=(1, 2))
     pointing, planted_energy = _pointing(planted_maps, planted.masks)
     scores = Scores(
@@ -111,13 +115,13 @@ def examine(network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch
 
 
 def _run(
-    network: nn.Module, activation: Activation, films: torch.Tensor, device: torch.device
+    network: nn.Module, activation: Activation, films: torch.Tensor, *, device: torch.device, side: int
 ) -> tuple[NDArray[np.float64], torch.Tensor]:
     if len(films) == 0:
         return np.zeros(0), torch.zeros((0, 1, 1, 1))
     logits, maps = [], []
     for chunk in torch.split(films, CHUNK):
-        logits.append(network(standardize(chunk).to(device))[:, 0].double().cpu())
+        logits.append(network(resize(standardize(chunk), side, side).to(device))[:, 0].double().cpu())
         maps.append(activation.map().cpu())
     return torch.cat(logits).numpy(), torch.cat(maps)
 

@@ -37,6 +37,9 @@ class Optimisation(Strict):
     """Per step, of the running average of the weights that is validated and shipped."""
     patience: int = Field(default=12, gt=0)
     """Stop after so many epochs without a better validation score."""
+    sides: tuple[tuple[float, int], ...] = ()
+    """(share of the run, side in pixels): from there on films are shown at this size; empty: always at the input's.
+    Small films first cost a fraction of the time (Touvron et al. 2019, arXiv:1906.06423)."""
     bfloat16: bool = True
     threads: int = Field(default=2, gt=0)
 
@@ -56,6 +59,15 @@ class Synthesis(Strict):
     """Of the loss that asks the class activation to stay out of everything but the lungs."""
     lung_epochs: int = Field(default=0, ge=0)
     """Epochs of the small network that estimates lung fields; 0 leaves them out."""
+
+
+class Distillation(Strict):
+    """A trained model that shows the way (Hinton 2015, arXiv:1503.02531; Beyer 2021, arXiv:2106.05237)."""
+
+    teacher: str = ""
+    """Folder of its package; relative to the settings file. It sees the very films that the network sees."""
+    weight: float = Field(default=0.0, ge=0, le=1)
+    """Share of the teacher's probability in the target; the rest is the film's class."""
 
 
 class Package(Strict):
@@ -87,6 +99,7 @@ class TrainingSettings(Strict):
     data: Data
     optimisation: Optimisation
     synthesis: Synthesis = Synthesis()
+    distillation: Distillation = Distillation()
     package: Package
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +11,10 @@ from PIL import Image as Pillow
 from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
 from workers.evaluation.cases import find_cases, read_any
+from workers.evaluation.planted import planted_films
 from workers.phantom.files import write_samples
 from workers.phantom.film import make_phantom
-from workers.training_commands import evaluate, phantom
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from workers.training_commands import evaluate, phantom, plant
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +70,52 @@ def test_explanations_are_measured_where_the_lesions_are_known(folder: Path) -> 
     assert measured["area"] == 0.5
     assert 0 <= measured["iou"] <= measured["iou_best"] <= 1
     assert measured["centre_prior"]["energy_inside"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_page_shows_performance_beside_agreement_and_subgroups(folder: Path, tmp_path: Path) -> None:
+    cases = find_cases(folder, finding="Pneumonia")
+    listed = folder / "sites.csv"
+    rows = [f"{c.path.relative_to(folder)},{c.truth},{'A' if i % 2 else 'B'},{i * 9}\n" for i, c in enumerate(cases)]
+    listed.write_text("path,label,site,age\n" + "".join(rows))
+    arguments = ["--model", "pneumonia-compact", "--data", str(listed), "--json", "--report", str(tmp_path)]
+    found = json.loads(CliRunner().invoke(evaluate, arguments, catch_exceptions=False).stdout)
+    assert {(part["column"], part["value"]) for part in found["subgroups"]} >= {("site", "A"), ("site", "B")}
+    assert all(part["note"] == "too few to say" for part in found["subgroups"])
+    page = (tmp_path / "evaluation.html").read_text()
+    for part in ("Model performance and agreement", "Precision and recall", "Reliability", "Confusion", "site: A"):
+        assert part in page
+
+
+def test_planted_phantoms_come_with_masks_that_evaluate_reads(tmp_path: Path) -> None:
+    arguments = ["--phantoms", "--count", "2", "--out", str(tmp_path)]
+    table = CliRunner().invoke(plant, arguments, catch_exceptions=False).stdout.strip()
+    cases = find_cases(Path(table), finding="Pneumonia")
+    assert [case.truth for case in cases] == [0, 1, 0, 1]
+    arguments = ["--model", "pneumonia-compact", "--data", table, "--json"]
+    found = json.loads(CliRunner().invoke(evaluate, arguments, catch_exceptions=False).stdout)
+    assert found["localisation"]["grad-cam"]["n"] == 2
+    assert 0 < found["localisation"]["grad-cam"]["area"] < 0.3
+
+
+def test_opacities_are_planted_into_clear_films_and_the_film_is_kept_beside(tmp_path: Path) -> None:
+    films = tmp_path / "clear"
+    films.mkdir()
+    for seed in range(3):
+        pixels = make_phantom(seed, (256, 256)).pixels
+        Pillow.fromarray((pixels // 16).astype(np.uint8)).save(films / f"{seed}.png")
+    pairs = list(planted_films(films, 4, seed=1))
+    assert len(pairs) == 8
+    for clear, planted in zip(pairs[::2], pairs[1::2], strict=True):
+        assert not clear.mask.any()
+        assert planted.mask.any()
+        changed = planted.pixels.astype(int) - clear.pixels
+        assert changed[planted.mask].mean() > 5 > abs(changed[~planted.mask].mean())
+
+
+def test_a_folder_without_a_usable_film_is_named(tmp_path: Path) -> None:
+    Pillow.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(tmp_path / "black.png")
+    with pytest.raises(SettingsError, match="no film on which the lungs can be found"):
+        next(planted_films(tmp_path, 1, seed=1))
 
 
 def test_a_box_without_four_numbers_is_refused(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ from service.types import OperatingPoint
 from workers.evaluation.figures import (
     auc,
     auc_interval,
+    average_precision,
     brier,
     calibration_error,
     confuse,
     measure,
+    precision_recall,
     reliability,
     roc,
 )
+from workers.evaluation.subgroups import by_subgroup
 
 TRUTH = np.array([0, 0, 1, 1, 1, 0])
 PROBABILITY = np.array([0.1, 0.6, 0.6, 0.9, 0.4, 0.2])
@@ -84,3 +87,21 @@ def test_every_figure_lies_in_its_interval_and_repeats() -> None:
         low, high = first.intervals[name]
         assert low < getattr(first, name) < high
     assert first.operating_points["balanced"] == first.confusion
+
+
+def test_precision_and_recall_by_hand() -> None:
+    truth, probability = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1])
+    expected = [(0.5, 1.0), (0.5, 0.5), (1.0, 2 / 3), (1.0, 0.5)]
+    np.testing.assert_allclose(precision_recall(truth, probability), expected)
+    assert average_precision(truth, probability) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+def test_a_subgroup_with_few_cases_says_so_and_a_large_one_has_figures() -> None:
+    truth = np.array([0, 1] * 20 + [1] * 5)
+    probability = np.linspace(0.1, 0.9, len(truth))
+    groups = [{"sex": "F", "age": "30"}] * 40 + [{"sex": "M", "age": "071Y"}] * 5
+    parts = {(part.column, part.value): part for part in by_subgroup(groups, truth, probability, 0.5)}
+    assert set(parts) == {("sex", "F"), ("sex", "M"), ("age", "18-39"), ("age", "65-199")}
+    assert parts["sex", "F"].auc == pytest.approx(auc(truth[:40], probability[:40]))
+    assert parts["sex", "M"].auc is None
+    assert parts["sex", "M"].sick == 5
