@@ -39,7 +39,7 @@ def serve(ctx: click.Context) -> None:
     """Run everything on one machine until SIGTERM or Ctrl-C."""
     settings = settings_of(ctx)
     load_pipelines(settings)
-    configure_logging("serve")
+    configure_logging("serve", form=settings.log.format)
     make_directory(settings.state.directory.absolute())
     lock = FileLock(settings.state.directory / "serve.lock")
     try:

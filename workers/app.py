@@ -9,10 +9,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from celery.signals import worker_process_init
+from prometheus_client import CollectorRegistry
 
+from service.audit.trail import open_trail
+from service.errors import SettingsError
+from service.health import Health, serve_health
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
+from service.metrics import WorkerMetrics
 from service.observe import configure_logging
 from service.outbox import Outbox
 from service.pipelines import load_pipelines
@@ -45,7 +50,8 @@ def run_worker(settings: Settings) -> None:
     child = _Child(settings)
     app.task(child.process, name=PROCESS)
     worker_process_init.connect(child.start, weak=False)
-    _serve(app)
+    with open_trail(settings, "worker").application():
+        _serve(app)
 
 
 def _serve(app: Celery) -> None:
@@ -72,19 +78,30 @@ class _Child:
 
     def start(self, **_signal: Any) -> None:
         """Load everything once, then say that the worker is ready."""
-        configure_logging("worker")
         settings = self._settings
+        configure_logging("worker", form=settings.log.format)
         engine = open_database(settings.database_url)
         # The module imports torch, which must not happen before the fork.
         tasks = importlib.import_module("workers.tasks")
+        registry = CollectorRegistry()
+        metrics = WorkerMetrics(registry)
+        reports = Reports(engine)
+        health = Health({"ledger": reports.counts})
         self._runner = tasks.JobRunner(
             settings=settings,
             pipelines=load_pipelines(settings),
             work=Work(engine),
             spool=Spool(settings.state.directory / "spool"),
             outbox=Outbox(settings.state.directory / "outbox"),
+            trail=open_trail(settings, "worker", failed=metrics.audit_failures.inc),
+            metrics=metrics,
         )
-        threading.Thread(target=_announce, args=(Reports(engine),), name="announce", daemon=True).start()
+        threading.Thread(target=_announce, args=(reports, health), name="announce", daemon=True).start()
+        try:
+            serve_health(health, registry, host=settings.http.host, port=settings.http.worker_port)
+        except SettingsError as error:
+            # Celery swallows what is raised here; a probe will notice, and the work goes on.
+            log.error("%s", error)  # noqa: TRY400
         log.info("ready")
 
     def process(self, job_id: str) -> None:
@@ -92,9 +109,10 @@ class _Child:
         self._runner.run(job_id)
 
 
-def _announce(reports: Reports) -> None:
+def _announce(reports: Reports, health: Health) -> None:
     pause = threading.Event()
     while True:
+        health.beat()
         try:
             reports.announce("worker")
         except Exception as error:  # noqa: BLE001 -- a busy database must not end the worker

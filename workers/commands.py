@@ -35,7 +35,7 @@ from pathlib import Path
 def worker(ctx: click.Context) -> None:
     """Analyse what is in the queue, until SIGTERM."""
     settings = settings_of(ctx)
-    configure_logging("worker")
+    configure_logging("worker", form=settings.log.format)
     run_worker(settings)
 
 

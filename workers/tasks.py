@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,17 +13,21 @@ import torch
 
 from service.errors import NotEligibleError, PermanentError
 from service.ledger.work import LeaseLostError
+from service.metrics import reason_class
 from service.types import JobState
 from workers.pipeline import Analyst, BuiltObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from service.audit.trail import Trail
     from service.ledger.work import Claim, Work
+    from service.metrics import WorkerMetrics
     from service.outbox import Outbox
     from service.pipelines import RunnablePipeline
     from service.settings import Settings
     from service.spool import Spool
+    from service.types import Result
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,8 @@ class JobRunner:
         work: Work,
         spool: Spool,
         outbox: Outbox,
+        trail: Trail,
+        metrics: WorkerMetrics,
     ) -> None:
         self._settings = settings.worker
         if settings.worker.threads:
@@ -45,6 +52,8 @@ class JobRunner:
         self._work = work
         self._spool = spool
         self._outbox = outbox
+        self._trail = trail
+        self._metrics = metrics
         self._analysts = {entry.pipeline.name: Analyst(entry.pipeline, settings) for entry in pipelines}
 
     def run(self, job_id: str) -> JobState | None:
@@ -54,6 +63,7 @@ class JobRunner:
         )
         if claim is None:
             return None
+        self._metrics.stages.labels("waiting").observe(max(0.0, time.time() - claim.job.created_at.timestamp()))
         with _heartbeat(self._work, claim, self._settings.lease_s):
             try:
                 state = self._analyse(claim)
@@ -67,6 +77,7 @@ class JobRunner:
                 # The type alone: the text of an unforeseen error may hold a patient's data.
                 reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"
                 state = self._work.give_back(claim, reason=reason, maximum_attempts=self._settings.maximum_attempts)
+        self._metrics.jobs.labels(claim.job.pipeline, state).inc()
         log.info("job %s: %s", job_id, state)
         return state
 
@@ -78,18 +89,21 @@ class JobRunner:
         refused: Counter[str] = Counter()
         for instance in claim.inputs:
             try:
-                analysis = analyst.analyse(
-                    self._spool.path(instance.key),
-                    job_id=claim.job.id,
-                    created_at=claim.job.created_at,
-                    supersedes=claim.replaced,
-                )
+                with self._metrics.stages.labels("analysing").time():
+                    analysis = analyst.analyse(
+                        self._spool.path(instance.key),
+                        job_id=claim.job.id,
+                        created_at=claim.job.created_at,
+                        supersedes=claim.replaced,
+                    )
             except PermanentError as error:
                 if not isinstance(error, NotEligibleError) and len(claim.inputs) == 1:
                     raise
                 refused[str(error)] += 1
+                self._metrics.refusals.labels(claim.job.pipeline, reason_class(error)).inc()
             else:
                 made += analysis.objects
+                self._count(claim.job.pipeline, analysis.result)
         reason = "; ".join(f"{text} ({count} images)" if count > 1 else text for text, count in refused.items())
         if made:
             self._put_out(claim, analyst, made, JobState.DONE, f"not analysed: {reason}" if reason else "")
@@ -99,6 +113,12 @@ class JobRunner:
         self._put_out(claim, analyst, made, JobState.REFUSED, reason)
         return JobState.REFUSED
 
+    def _count(self, pipeline: str, result: Result) -> None:
+        for finding in result.findings:
+            verdict = "positive" if finding.positive else "negative"
+            self._metrics.verdicts.labels(pipeline, finding.label, verdict).inc()
+        self._metrics.stages.labels("explaining").observe(sum(entry.seconds for entry in result.attributions))
+
     def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> BuiltObject:
         path = self._spool.path(claim.inputs[0].key)
         return analyst.refuse(path, job_id=claim.job.id, created_at=claim.job.created_at, reason=reason)
@@ -106,10 +126,16 @@ class JobRunner:
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str
     ) -> None:
-        kept = [entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data)) for entry in made]
+        with self._metrics.stages.labels("writing").time():
+            kept = [
+                entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data)) for entry in made
+            ]
         destinations = [
             f"@{claim.job.calling_ae}" if name == "@sender" else name for name in analyst.pipeline.destinations
         ]
+        # Before the ledger: what is delivered is in the log, even when this process dies in between.
+        inputs = {instance.sop_instance_uid: instance.sha256 for instance in claim.inputs}
+        self._trail.result(claim.job, inputs, tuple(kept), state=state)
         self._work.finish(claim, kept, destinations, state=state, reason=reason)
 
 

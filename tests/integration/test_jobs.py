@@ -8,13 +8,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydicom import dcmread
 
+from service.audit.commands import details
+from service.audit.trail import open_log, open_trail, settings_digest
 from service.intake import Intake
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
+from service.metrics import WorkerMetrics
 from service.outbox import Outbox
 from service.pipelines import load_pipelines
 from service.settings import load_settings, packaged_config
@@ -47,6 +51,7 @@ class House:
                 "PELLUCID__PIPELINES__DIRECTORY": f'"{_pipelines(folder, changes)}"',
             },
         )
+        self.settings = settings
         self.engine: Engine = open_database(settings.database_url)
         clock = lambda: self.now  # noqa: E731
         self.arrivals, self.work = Arrivals(self.engine, clock), Work(self.engine, clock)
@@ -59,8 +64,16 @@ class House:
             wake=lambda _job, _priority: None,
             quiet_period_s=10,
         )
+        self.audit = open_log(settings)
+        self.registry = CollectorRegistry()
         self.runner = JobRunner(
-            settings=settings, pipelines=pipelines, work=self.work, spool=self.spool, outbox=self.outbox
+            settings=settings,
+            pipelines=pipelines,
+            work=self.work,
+            spool=self.spool,
+            outbox=self.outbox,
+            trail=open_trail(settings, "worker"),
+            metrics=WorkerMetrics(self.registry),
         )
 
     def receive(self, file: Path, association: str = "a") -> None:
@@ -193,3 +206,36 @@ def test_a_film_that_cannot_be_decoded_stays_and_its_job_says_why(films: list[Pa
     assert state is JobState.REFUSED
     assert report.job.reason
     assert house.spool.path(house.arrivals.instances_of_study(film.StudyInstanceUID, "PELLUCID")[0].key).is_file()
+
+
+def test_the_audit_trail_names_inputs_model_and_objects_of_a_result(house: House, films: list[Path]) -> None:
+    house.receive(films[0])
+    assert house.work_off() == [JobState.DONE]
+    job = house.reports.jobs()[0].job
+    (record,) = [record for record, _ in house.audit.records() if record.kind == "result"]
+    found = details(record)
+    assert (record.study, record.job) == (job.study_instance_uid, job.id)
+    assert found["model sha256"] == job.model_sha256
+    assert found["settings sha256"] == settings_digest(house.settings)
+    (uid,) = job.sop_instance_uids
+    assert found[f"input {uid} sha256"] == hashlib.sha256(films[0].read_bytes()).hexdigest()
+    for entry in house.reports.objects_of(job.id):
+        content = house.outbox.path(entry.key).read_bytes()
+        assert found[f"object {entry.sop_instance_uid} sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_worker_counts_verdicts_stages_and_refusals(house: House, films: list[Path], shared_dicom: Path) -> None:
+    house.receive(films[0])
+    house.receive(shared_dicom / "not-a-chest" / "dog-thorax-lateral-dx.dcm")
+    assert set(house.work_off()) == {JobState.DONE, JobState.REFUSED}
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for metric in house.registry.collect()
+        for sample in metric.samples
+    }
+    pipeline = PIPELINE.stem
+    assert sum(value for key, value in samples.items() if key[0] == "pellucid_verdicts_total") >= 1
+    assert samples["pellucid_refusals_total", pipeline, "species"] == 1
+    assert samples["pellucid_jobs_ended_total", pipeline, "done"] == 1
+    for stage in ("waiting", "analysing", "explaining", "writing"):
+        assert samples["pellucid_stage_seconds_count", stage] >= 1
