@@ -178,6 +178,9 @@ class Series:
     """Of each slice along the normal, ascending; uneven when the source is."""
     gantry_tilt_degrees: float = 0.0
     """Angle between the slice normal and the line through the slices' corners; 0 for an upright stack."""
+    offsets_mm: tuple[tuple[float, float], ...] = ()
+    """How far each slice's corner lies from the first one's within the plane, (down the rows, along the columns);
+    empty for an upright stack."""
 
     @property
     def values(self) -> NDArray[np.float32]:
