@@ -23,6 +23,14 @@ class Outbox:
         write_durably(self.path(key), data)
         return key
 
+    def files(self) -> list[Path]:
+        """Every object that lies here, by path."""
+        return sorted(self.root.glob("*/*/*.dcm"))
+
+    def key(self, path: Path) -> str:
+        """Return the key of a file that `files` listed."""
+        return path.relative_to(self.root).as_posix()
+
     def path(self, key: str) -> Path:
         """Return where an object lies."""
         return self.root / key

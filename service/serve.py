@@ -19,6 +19,7 @@ from service.files import make_directory
 from service.ledger.database import open_database
 from service.observe import configure_logging
 from service.pipelines import load_pipelines
+from service.retention_commands import purge_regularly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,8 @@ def supervise(settings: Settings, config: Path | None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
+    if settings.retention.automatic:
+        threading.Thread(target=purge_regularly, args=(settings, stop), name="purge", daemon=True).start()
     children = [_start(name, config) for name in PROCESSES]
     log.info("serving as %s on %s:%d", settings.listener.ae_title, settings.listener.host, settings.listener.port)
     while not stop.wait(0.2):

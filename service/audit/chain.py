@@ -148,6 +148,17 @@ class AuditLog:
             if segment >= start.segment:
                 yield from _records_of(path, start.offset if segment == start.segment else 0)
 
+    def last_of(self, segment: Path) -> Place:
+        """Find the last record of a segment.
+
+        Raises:
+            ValueError: a line of it is no record.
+        """
+        last = Place()
+        for _, last in _records_of(segment, 0):  # noqa: B007 -- the last one is wanted
+            pass
+        return last
+
     def head(self) -> Place | None:
         """The last record, as noted apart from the log."""
         return read_place(self._head)

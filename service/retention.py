@@ -1,0 +1,159 @@
+"""Deletes what is older than the settings keep it. Never what a destination still waits for or a job still needs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.audit.chain import Place, read_place
+from service.ledger.retention import Retention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from service.audit.chain import AuditLog
+    from service.audit.trail import Trail
+    from service.outbox import Outbox
+    from service.settings import Settings
+    from service.spool import Spool
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+_ORPHAN_AFTER_S = DAY_S
+"""A file that no row names is a crash's leaving; younger ones may be about to get their row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purge:
+    """What was deleted, or would be."""
+
+    instances: int = 0
+    results: int = 0
+    bytes: int = 0
+    orphans: int = 0
+    """Files that no row of the ledger names, left by a crash."""
+    audit_segments: int = 0
+    held: int = 0
+    """Objects that are old enough and stay: a destination does not have them yet."""
+
+
+class Keeper:
+    """Applies `[retention]` to one state folder and its ledger."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        spool: Spool,
+        outbox: Outbox,
+        audit_log: AuditLog,
+        trail: Trail,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings.retention
+        self._waits_for_syslog = bool(settings.audit.syslog_host)
+        self._ledger = Retention(engine, clock)
+        self._spool = spool
+        self._outbox = outbox
+        self._audit_log = audit_log
+        self._trail = trail
+        self._clock = clock
+
+    def look(self) -> Purge:
+        """Say what `purge` would delete."""
+        instances = self._ledger.expired_instances(before=self._before(self._settings.instances_days))
+        aside = self._ledger.expired_set_aside(before=self._before(self._settings.instances_days))
+        results = self._ledger.expired_objects(before=self._before(self._settings.results_days))
+        return Purge(
+            instances=len(instances.keys) + len(aside.keys),
+            results=len(results.keys),
+            bytes=instances.bytes + results.bytes,
+            orphans=sum(1 for _ in self._orphans()),
+            audit_segments=len(self._old_segments()),
+            held=self._ledger.held(before=self._before(self._settings.results_days)),
+        )
+
+    def purge(self) -> Purge:
+        """Delete what is old; what is old and still needed stays."""
+        before = self._before(self._settings.instances_days)
+        instances, freed = self._delete(lambda: self._ledger.take_instances(before=before), self._spool.path)
+        aside, freed_aside = self._delete(lambda: self._ledger.take_set_aside(before=before), self._spool.path)
+        ended = self._before(self._settings.results_days)
+        results, freed_results = self._delete(lambda: self._ledger.take_objects(before=ended), self._outbox.path)
+        orphans = 0
+        for path in self._orphans():
+            path.unlink(missing_ok=True)
+            orphans += 1
+        done = Purge(
+            instances=instances + aside,
+            results=results,
+            bytes=freed + freed_aside + freed_results,
+            orphans=orphans,
+            audit_segments=self._purge_audit(),
+            held=self._ledger.held(before=ended),
+        )
+        if done.instances or done.results or done.orphans:
+            self._trail.purged(
+                "retention",
+                {"instances": str(done.instances), "results": str(done.results), "orphans": str(done.orphans)},
+            )
+        return done
+
+    def _before(self, days: float) -> float:
+        """Return the time before which things are old; 0 days keeps everything."""
+        return self._clock() - days * DAY_S if days else 0.0
+
+    def _delete(self, take: Callable[[], list[str]], path_of: Callable[[str], Path]) -> tuple[int, int]:
+        count = freed = 0
+        while keys := take():
+            for key in keys:
+                path = path_of(key)
+                freed += path.stat().st_size if path.exists() else 0
+                # A crash between the ledger's mark and this leaves a file that no row names: an orphan.
+                path.unlink(missing_ok=True)
+                count += 1
+        return count, freed
+
+    def _orphans(self) -> Iterator[Path]:
+        """Old files that no row names: set aside by the listener, or left in the outbox by a worker that died."""
+        before = self._before(self._settings.instances_days)
+        yield from (path for path in self._spool.orphans() if path.stat().st_mtime < before)
+        settled = self._clock() - _ORPHAN_AFTER_S
+        for path in self._outbox.files():
+            if path.stat().st_mtime < settled and not self._ledger.known_object_key(self._outbox.key(path)):
+                yield path
+
+    def _old_segments(self) -> list[Path]:
+        """Segments whose last record is old; never the newest, nor what syslog has not had yet."""
+        before = self._before(self._settings.audit_days)
+        sent = self._forwarded()
+        found = []
+        for path in self._audit_log.segments()[:-1]:
+            if path.stat().st_mtime >= before or (sent and int(path.stem) >= sent.segment):
+                break
+            found.append(path)
+        return found
+
+    def _forwarded(self) -> Place | None:
+        place = read_place(self._audit_log.folder / "forwarded")
+        if place is None and self._waits_for_syslog:
+            log.warning("audit records stay: none was forwarded yet")
+            return Place()
+        return place if self._waits_for_syslog else None
+
+    def _purge_audit(self) -> int:
+        segments = self._old_segments()
+        if not segments:
+            return 0
+        last = self._audit_log.last_of(segments[-1])
+        self._trail.log_purged(number=last.number, digest=last.hash)
+        for path in segments:
+            path.unlink()
+        return len(segments)

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.audit.chain import AuditLog, write_place
+from service.audit.trail import Trail
+from service.audit.verify import verify
+from service.ledger.transactions import moment
+from service.ledger.work import NewJob
+from service.outbox import Outbox
+from service.retention import DAY_S, Keeper, Purge
+from service.retention_commands import purge_regularly
+from service.settings import load_settings
+from service.spool import Spool
+from service.types import OutboxObject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Books
+
+    from service.ledger.work import Claim
+
+NOTHING = Purge()
+
+
+class House:
+    """A state folder with one study in it, and a clock that the test moves."""
+
+    def __init__(self, folder: Path, books: Books, **settings: str) -> None:
+        variables = {
+            "PELLUCID__STATE__DIRECTORY": str(folder),
+            "PELLUCID__RETENTION__INSTANCES_DAYS": "10",
+            "PELLUCID__RETENTION__RESULTS_DAYS": "30",
+            "PELLUCID__RETENTION__AUDIT_DAYS": "100",
+            **{f"PELLUCID__{name}": value for name, value in settings.items()},
+        }
+        self.settings = load_settings(None, variables)
+        self.books = books
+        self.clock = self.books.clock
+        self.clock.now = 1_770_000_000.0
+        self.spool, self.outbox = Spool(folder / "spool"), Outbox(folder / "outbox")
+        self.spool.prepare()
+        self.log = AuditLog(folder / "audit", self.clock)
+        self.trail = Trail(self.log, process="test", clock=self.clock)
+        self.keeper = Keeper(
+            self.settings,
+            self.books.engine,
+            spool=self.spool,
+            outbox=self.outbox,
+            audit_log=self.log,
+            trail=self.trail,
+            clock=self.clock,
+        )
+
+    def receive(self, sop: str = "1.2.3.4", *, content: bytes = b"pixels", study: str = "1.2.3") -> Path:
+        incoming = self.spool.receive()
+        incoming.write(content)
+        key = self.spool.keep(incoming, study_instance_uid=study, sop_instance_uid=sop)
+        self.books.arrive(
+            sop, study=study, key=key, sha256=incoming.sha256, size=len(content), received_at=moment(self.clock.now)
+        )
+        self.books.arrivals.close_association("a")
+        return self.spool.path(key)
+
+    def make_job(self, sop: str = "1.2.3.4", *, study: str = "1.2.3") -> str:
+        job = NewJob(
+            id=sop.replace(".", "").ljust(32, "0"),
+            study_instance_uid=study,
+            pipeline="chest",
+            pipeline_version="1",
+            model_sha256="m" * 64,
+            calling_ae="PACS",
+            called_ae="PELLUCID",
+            priority="routine",
+            sop_instance_uids=(sop,),
+        )
+        self.books.work.assign([job], self.books.arrivals.unassigned())
+        self.clock.now += 11
+        ((_, _, last),) = self.books.arrivals.complete_studies(quiet_period_s=10)
+        self.books.work.complete_study(study, "PELLUCID", last, [])
+        return job.id
+
+    def claim(self, job: str) -> Claim:
+        claim = self.books.work.claim(job, lease_s=30, maximum_attempts=3)
+        assert claim is not None
+        return claim
+
+    def finish(self, job: str) -> Path:
+        key = self.outbox.keep(job, b"result")
+        made = OutboxObject(
+            sop_instance_uid=f"2.25.{job[:4]}",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+            study_instance_uid="1.2.3",
+            series_instance_uid="2.25.2",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            job_id=job,
+            kind="secondary-capture",
+            key=key,
+            sha256="b" * 64,
+            size=6,
+        )
+        self.books.work.finish(self.claim(job), [made], ["pacs"])
+        return self.outbox.path(key)
+
+    def deliver(self) -> None:
+        (delivery,) = self.books.deliveries.claim("pacs", lease_s=60)
+        self.books.deliveries.delivered(delivery)
+
+    def days_pass(self, days: float) -> None:
+        self.clock.now += days * DAY_S
+
+
+@pytest.fixture
+def house(tmp_path: Path, books: Books) -> House:
+    return House(tmp_path / "state", books)
+
+
+def test_nothing_goes_before_its_time(house: House) -> None:
+    source = house.receive()
+    result = house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(9)
+    assert house.keeper.purge() == NOTHING
+    assert source.exists()
+    assert result.exists()
+
+
+def test_instances_and_results_go_after_their_days_each(house: House) -> None:
+    source = house.receive()
+    result = house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    assert house.keeper.purge() == Purge(instances=1, bytes=6)
+    assert not source.exists()
+    assert result.exists()
+    house.days_pass(20)
+    assert house.keeper.purge() == Purge(results=1, bytes=6)
+    assert not result.exists()
+    assert house.keeper.purge() == NOTHING
+
+
+def test_a_dry_run_says_the_same_and_deletes_nothing(house: House) -> None:
+    source = house.receive()
+    result = house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(31)
+    assert house.keeper.look() == Purge(instances=1, results=1, bytes=12)
+    assert source.exists()
+    assert result.exists()
+    assert house.keeper.purge() == Purge(instances=1, results=1, bytes=12)
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected"])
+def test_what_is_not_delivered_stays_for_years(house: House, state: str) -> None:
+    house.receive()
+    result = house.finish(house.make_job())
+    if state == "rejected":
+        (delivery,) = house.books.deliveries.claim("pacs", lease_s=60)
+        house.books.deliveries.rejected(delivery, reason="0xC000")
+    house.days_pass(3650)
+    assert house.keeper.look().held == 1
+    done = house.keeper.purge()
+    assert (done.results, done.held) == (0, 1)
+    assert result.exists()
+    if state == "pending":
+        house.deliver()
+        house.days_pass(31)
+        assert house.keeper.purge().results == 1
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_an_unfinished_job_keeps_its_inputs(house: House, running: bool) -> None:
+    source = house.receive()
+    job = house.make_job()
+    if running:
+        house.claim(job)
+    house.days_pass(3650)
+    assert house.keeper.purge() == NOTHING
+    assert source.exists()
+
+
+def test_an_instance_that_nobody_looked_at_stays(house: House) -> None:
+    source = house.receive()
+    house.days_pass(3650)
+    assert house.keeper.purge() == NOTHING
+    assert source.exists()
+
+
+def test_a_job_that_ended_late_keeps_its_inputs_as_long_again(house: House) -> None:
+    source = house.receive()
+    job = house.make_job()
+    house.days_pass(20)
+    house.finish(job)
+    house.deliver()
+    assert house.keeper.purge() == NOTHING
+    house.days_pass(11)
+    assert house.keeper.purge().instances == 1
+    assert not source.exists()
+
+
+def test_a_study_that_is_still_arriving_keeps_all_of_it(house: House) -> None:
+    first = house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    house.receive("1.2.3.5")
+    assert house.keeper.purge() == NOTHING
+    assert first.exists()
+
+
+def test_what_was_set_aside_goes_too(house: House) -> None:
+    house.receive()
+    aside = house.receive(content=b"other")
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    assert house.keeper.purge().instances == 2
+    assert not aside.exists()
+
+
+def test_zero_days_keep_for_ever(tmp_path: Path, books: Books) -> None:
+    zero = {f"RETENTION__{name}_DAYS": "0" for name in ("INSTANCES", "RESULTS", "AUDIT")}
+    house = House(tmp_path / "state", books, **zero)
+    source = house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(36500)
+    assert house.keeper.purge() == NOTHING
+    assert source.exists()
+
+
+def test_a_file_in_the_outbox_that_no_row_names_goes_after_a_day(house: House) -> None:
+    left = house.outbox.path(house.outbox.keep("f" * 32, b"left by a worker that died"))
+    os.utime(left, (house.clock.now, house.clock.now))
+    assert house.keeper.purge() == NOTHING
+    house.days_pass(2)
+    assert house.keeper.purge().orphans == 1
+    assert not left.exists()
+
+
+def test_old_days_of_the_audit_log_go_and_the_rest_stays_verifiable(house: House) -> None:
+    for _ in range(5):
+        house.trail.alert("10.0.0.1", "unknown AE title")
+        path = house.log.segments()[-1]
+        os.utime(path, (house.clock.now, house.clock.now))
+        house.days_pass(50)
+    assert len(house.log.segments()) == 5
+    assert house.keeper.look().audit_segments == 3
+    assert house.keeper.purge().audit_segments == 3
+    assert verify(house.log).intact
+    assert [path.name for path in house.log.segments()] == ["000004.log", "000005.log", "000006.log"]
+
+
+def test_audit_records_that_syslog_has_not_had_stay(tmp_path: Path, books: Books) -> None:
+    house = House(tmp_path / "state", books, AUDIT__SYSLOG_HOST="collector")
+    for _ in range(4):
+        house.trail.alert("10.0.0.1", "unknown AE title")
+        path = house.log.segments()[-1]
+        os.utime(path, (house.clock.now, house.clock.now))
+        house.days_pass(200)
+    assert house.keeper.purge().audit_segments == 0
+    places = [place for _, place in house.log.records()]
+    write_place(house.log.folder / "forwarded", places[1])
+    assert house.keeper.purge().audit_segments == 1
+    assert verify(house.log).intact
+
+
+def test_each_purge_is_in_the_audit_trail(house: House) -> None:
+    house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    house.keeper.purge()
+    assert [record.kind for record, _ in house.log.records()] == ["deleted"]
+
+
+def test_the_command_says_what_it_would_delete(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import main; main()", "purge", "--dry-run", "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PELLUCID__STATE__DIRECTORY": str(tmp_path / "state")},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["dry_run"] is True
+    assert found["instances"] == 0
+
+
+def test_purging_by_itself_goes_on_until_it_is_told_to_stop(house: House) -> None:
+    house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    left = house.outbox.path(house.outbox.keep("f" * 32, b"left by a worker that died"))
+    os.utime(left, (0, 0))
+    stop = threading.Event()
+    thread = threading.Thread(target=purge_regularly, args=(house.settings, stop), daemon=True)
+    thread.start()
+    for _ in range(600):
+        if not left.exists():
+            break
+        time.sleep(0.05)
+    stop.set()
+    thread.join(timeout=10)
+    assert not left.exists()
+    assert not thread.is_alive()
