@@ -1,245 +1,229 @@
-"""One accepted association: C-ECHO, and C-STORE whose data set is streamed as it arrives (PS3.7)."""
+"""One accepted association, served in one thread: requests are read, carried out and answered in turn.
+
+Data sets are streamed: a C-STORE's into the spool as its bytes arrive (PS3.7 section 9.1.1).
+"""
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-
+from dicom_nodes import dimse
+from dicom_nodes.dimse import ProtocolError, number, split_command, text
+from dicom_nodes.negotiation import agree, read_request, reject
 from dicom_nodes.requests import (
     EchoCommand,
+    NoticeCommand,
+    Noticed,
     Peer,
     Reception,
     Refused,
     Service,
     StoreCommand,
-    echo_response,
-    number,
-    split_command,
-    store_response,
-    text,
+    response,
 )
 from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Answer, answer_for
-from dicom_nodes.upper_layer import ProtocolError, ServedSocket, ServedUpperLayer, WakingQueue
+from dicom_nodes.upper_layer import ABORT, RELEASED, PduStream, Tolerance
 
 if TYPE_CHECKING:
-    import socket
-
-    from pynetdicom.ae import ApplicationEntity
-    from pynetdicom.pdu_primitives import P_DATA
+    from dicom_nodes.negotiation import Agreement
+    from dicom_nodes.upper_layer import Piece
+    from dicom_nodes.wire import Wire
 
 log = logging.getLogger(__name__)
 
-_C_STORE, _C_ECHO = 0x0001, 0x0030
-_NO_DATA_SET = 0x0101
-_SOP_CLASS, _FIELD, _MESSAGE_ID, _DATA_SET_TYPE, _SOP_INSTANCE = 0x0002, 0x0100, 0x0110, 0x0800, 0x1000
 MAXIMUM_COMMAND_BYTES = 1 << 14
-MAXIMUM_WAITING = 4
-"""Requests that a peer may send before it has our answer; without asynchronous operations it is one."""
-_LOOK_UP_S = 0.25
+_ANOTHER_CLASS = Answer(status=SOP_CLASS_NOT_SUPPORTED, comment="not the SOP class of the context")
 
 
 @dataclass(kw_only=True)
 class _Request:
-    command: StoreCommand | EchoCommand
+    command: StoreCommand | EchoCommand | NoticeCommand
     context_id: int
-    reception: Reception | None = None
-    is_valid_request: bool = field(default=True)
+    reception: Reception
 
 
-class _Streaming(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is read as untyped
-    """Puts fragments together: commands in memory, within a limit, and data sets into a reception."""
-
-    def __init__(self, association: ServedAssociation) -> None:
-        super().__init__(association)
-        self._association = association
-        self._command = bytearray()
-        self._request: _Request | None = None
-        self._guard = threading.Lock()
-        self._closed = False
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the presentation data values of one PDU."""
-        try:
-            for context_id, fragment in primitive.presentation_data_value_list:
-                with self._guard:
-                    if not self._closed:
-                        self._take(context_id, fragment)
-        except ProtocolError:
-            self._association.upper_layer.violation()
-
-    def get_msg(self, block: bool = False) -> tuple[Any, Any]:
-        """Wait a little for the next request."""
-        try:
-            context_id, request = self.msg_queue.get(timeout=self.dimse_timeout if block else _LOOK_UP_S)
-        except queue.Empty:
-            return None, None
-        return context_id, request
-
-    def close(self) -> None:
-        """Discard what has not come to its end."""
-        with self._guard:
-            self._closed = True
-            requests = [self._request] if self._request else []
-            while not self.msg_queue.empty():
-                _, waiting = self.msg_queue.get()
-                requests += [waiting] if waiting else []
-            for request in requests:
-                if request.reception:
-                    request.reception.discard()
-
-    def _take(self, context_id: int, fragment: memoryview) -> None:
-        control = fragment[0]
-        if control & 1:
-            self._command += fragment[1:]
-            if self._request or len(self._command) > MAXIMUM_COMMAND_BYTES:
-                raise ProtocolError("a command inside a data set, or too long")
-            if control & 2:
-                self._begin(context_id)
-            return
-        if self._request is None or self._request.reception is None:
-            raise ProtocolError("a data set without its command")
-        self._request.reception.write(fragment[1:])
-        if control & 2:
-            self._complete(self._request)
-
-    def _begin(self, context_id: int) -> None:
-        elements = split_command(self._command)
-        self._command.clear()
-        context = self._association._accepted_cx.get(context_id)  # noqa: SLF001 -- there is no other way to it
-        if context is None or self.msg_queue.qsize() >= MAXIMUM_WAITING:
-            raise ProtocolError("a context that was not accepted, or too many requests at once")
-        kind, message_id = number(elements, _FIELD), number(elements, _MESSAGE_ID)
-        if kind == _C_ECHO:
-            self._complete(_Request(command=EchoCommand(message_id=message_id), context_id=context_id))
-            return
-        if kind != _C_STORE or number(elements, _DATA_SET_TYPE) == _NO_DATA_SET:
-            raise ProtocolError(f"command 0x{kind:04X} is not served")
-        command = StoreCommand(
-            message_id=message_id,
-            sop_class_uid=text(elements, _SOP_CLASS),
-            sop_instance_uid=text(elements, _SOP_INSTANCE),
-            transfer_syntax_uid=str(context.transfer_syntax[0]),
-            peer=self._association.peer,
-        )
-        negotiated = command.sop_class_uid == str(context.abstract_syntax)
-        reception = (
-            self._association.service.begin(command)
-            if negotiated
-            else Refused(Answer(status=SOP_CLASS_NOT_SUPPORTED, comment="not the SOP class of the context"))
-        )
-        self._request = _Request(command=command, context_id=context_id, reception=reception)
-
-    def _complete(self, request: _Request) -> None:
-        self._request = None
-        self.msg_queue.put((request.context_id, request))
-
-
-class ServedAssociation(Association):  # type: ignore[misc]  # pynetdicom is read as untyped
-    """An association of which we are the acceptor; `serve` runs it in the calling thread."""
+class ServedAssociation:
+    """An association of which we are the acceptor."""
 
     def __init__(
         self,
-        entity: ApplicationEntity,
         service: Service,
-        connection: socket.socket,
+        wire: Wire,
         *,
         address: str,
         request: bytearray,
+        maximum_pdu_bytes: int,
+        tolerance: Tolerance,
     ) -> None:
-        super().__init__(entity, MODE_ACCEPTOR)
-        self.service = service
-        self.peer = Peer(association=uuid.uuid4().hex, calling_ae="", called_ae="", address=address)
-        self.upper_layer = ServedUpperLayer(self, maximum_pdu_bytes=entity.maximum_pdu_size)
-        self.dul = self.upper_layer
-        self.streaming = _Streaming(self)
-        self.dimse = self.streaming
-        # The timers belong to the upper layer that was replaced.
-        self.acse_timeout = entity.acse_timeout
-        self.network_timeout = entity.network_timeout
-        self._socket = ServedSocket(self, connection, timeout_s=entity.network_timeout)
-        self.upper_layer.attach(self._socket, request)
-        # Waking the reactor that waits for requests: a release or abort is seen at once.
-        self.dul.to_user_queue = WakingQueue(lambda: self.streaming.msg_queue.put((None, None)))
-        self.acceptor.maximum_length = entity.maximum_pdu_size
-        self.acceptor.ae_title = entity.ae_title
-        self.acceptor.address_info = self.requestor.address_info = _Address(address)
-
-    def _bind_defaults(self) -> None:
-        """Bind no logging: pynetdicom's would format every command and PDU."""
-        for event in evt._INTERVENTION_EVENTS:  # noqa: SLF001
-            self.bind(event, evt.get_default_handler(event))
+        self._service = service
+        self._wire = wire
+        self._request_pdu = request
+        self._maximum_pdu_bytes = maximum_pdu_bytes
+        self._tolerance = tolerance
+        self._peer = Peer(association=uuid.uuid4().hex, calling_ae="", called_ae="", address=address)
+        self._contexts: dict[int, tuple[str, str]] = {}
+        self._answer_pdu_bytes = 0
+        self._command = bytearray()
+        self._request: _Request | None = None
 
     def serve(self) -> None:
-        """Negotiate and serve until the association ends."""
-        self.dul.start()
-        admitted = False
+        """Negotiate and serve until the association ends, in whatever way."""
         try:
-            self._dul_ready.wait()
-            primitive = self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)
-            if isinstance(primitive, A_ASSOCIATE):
-                admitted = self._negotiate(primitive)
-            if self.is_established:
-                self._run_reactor()
-        finally:
-            self._end()
-            if admitted:
-                self.service.ended(self.peer)
-
-    def _negotiate(self, primitive: A_ASSOCIATE) -> bool:
-        self.requestor.primitive = primitive
-        self.peer = Peer(
-            association=self.peer.association,
-            calling_ae=primitive.calling_ae_title.strip(),
-            called_ae=primitive.called_ae_title.strip(),
-            address=self.peer.address,
-        )
-        rejection = self.service.admit(self.peer)
-        if rejection:
-            log.warning("association from %s rejected: %s", self.peer.address, rejection.reason)
-            self.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-            self.kill()
-            return False
-        self.acceptor.supported_contexts = self.service.contexts(primitive.presentation_context_definition_list)
-        self.acse.negotiate_association()
-        return True
-
-    def _end(self) -> None:
-        self.streaming.close()
-        self._kill = True
-        connection = self._socket.socket
-        if connection is not None:
-            self._socket._shutdown_socket()  # noqa: SLF001
-        self.dul.kill_dul()
-        self._socket.wake()
-        self.dul.join(timeout=5.0)
-        if not self.dul.is_alive():
-            self._socket.release()
-
-    def _serve_request(self, msg: _Request, context_id: int) -> None:
-        if isinstance(msg.command, EchoCommand):
-            self.dimse.send_msg(echo_response(msg.command), context_id)
+            agreement = self._negotiate()
+        except ProtocolError:
+            self._last_words(ABORT)
             return
+        if agreement is None:
+            return
+        self._contexts = agreement.contexts
         try:
-            answer = msg.reception.finish() if msg.reception else Answer(status=SUCCESS)
+            last_words = self._serve(agreement.pdu)
+        finally:
+            if self._request is not None:
+                self._request.reception.discard()
+            self._service.ended(self._peer)
+        self._last_words(last_words)
+
+    def abort(self) -> None:
+        """End it from another thread."""
+        self._wire.abort(ABORT)
+
+    def _negotiate(self) -> Agreement | None:
+        request = read_request(self._request_pdu)
+        self._peer = Peer(
+            association=self._peer.association,
+            calling_ae=request.calling_ae,
+            called_ae=request.called_ae,
+            address=self._peer.address,
+        )
+        rejection = request.rejection or self._service.admit(self._peer)
+        if rejection:
+            log.warning("association from %s rejected: %s", self._peer.address, rejection.reason)
+            self._last_words(reject(rejection))
+            return None
+        self._answer_pdu_bytes = request.maximum_pdu_bytes
+        try:
+            supported = self._service.contexts(request.primitive.presentation_context_definition_list)
+            return agree(request, supported, maximum_pdu_bytes=self._maximum_pdu_bytes)
+        except BaseException:
+            self._service.ended(self._peer)
+            raise
+
+    def _serve(self, accepted: bytes) -> bytes:
+        """Serve requests; return what is to be said in the end."""
+        stream = PduStream(self._wire, maximum_pdu_bytes=self._maximum_pdu_bytes, tolerance=self._tolerance)
+        try:
+            self._wire.send(accepted, timeout_s=self._tolerance.silence_s)
+            for piece in stream.pieces():
+                if self._take(piece):
+                    stream.message_is_complete()
+        except TimeoutError:
+            log.warning("association from %s aborted: it was silent or too slow", self._peer.address)
+            return ABORT
+        except ProtocolError as error:
+            log.warning("association from %s aborted: %s", self._peer.address, error)
+            return ABORT
+        except OSError:
+            return b""
+        return RELEASED if self._request is None else ABORT
+
+    def _take(self, piece: Piece) -> bool:
+        """Take a piece; True when it completed a message."""
+        if piece.is_command:
+            self._command += piece.data
+            if self._request or len(self._command) > MAXIMUM_COMMAND_BYTES:
+                raise ProtocolError("a command inside a data set, or too long")
+            if piece.ends_message:
+                return self._begin(piece.context_id)
+            return False
+        if self._request is None or piece.context_id != self._request.context_id:
+            raise ProtocolError("a data set without its command")
+        self._request.reception.write(piece.data)
+        if piece.ends_message:
+            self._complete(self._request)
+        return piece.ends_message
+
+    def _begin(self, context_id: int) -> bool:
+        elements = split_command(self._command)
+        self._command.clear()
+        if context_id not in self._contexts:
+            raise ProtocolError("a context that was not accepted")
+        field, has_data = number(elements, dimse.COMMAND_FIELD), _has_data_set(elements)
+        request = self._request_of(field, elements, context_id)
+        if isinstance(request.command, StoreCommand) and not has_data:
+            raise ProtocolError("a C-STORE without a data set")
+        if has_data:
+            self._request = request
+        else:
+            self._answer(request)
+        return not has_data
+
+    def _request_of(self, field: int, elements: dict[int, bytes], context_id: int) -> _Request:
+        sop_class, syntax = self._contexts[context_id]
+        message_id = number(elements, dimse.MESSAGE_ID)
+        if field == dimse.C_ECHO:
+            return _Request(
+                command=EchoCommand(message_id=message_id),
+                context_id=context_id,
+                reception=Refused(Answer(status=SUCCESS)),
+            )
+        asked_class = text(elements, dimse.AFFECTED_SOP_CLASS)
+        command: StoreCommand | NoticeCommand
+        if field == dimse.C_STORE:
+            command = StoreCommand(
+                message_id=message_id,
+                sop_class_uid=asked_class,
+                sop_instance_uid=text(elements, dimse.AFFECTED_SOP_INSTANCE),
+                transfer_syntax_uid=syntax,
+                peer=self._peer,
+            )
+        elif field in (dimse.N_EVENT_REPORT, dimse.N_CREATE):
+            command = NoticeCommand(
+                message_id=message_id,
+                field=field,
+                sop_class_uid=asked_class,
+                sop_instance_uid=text(elements, dimse.AFFECTED_SOP_INSTANCE),
+                event_type=number(elements, dimse.EVENT_TYPE) if field == dimse.N_EVENT_REPORT else 0,
+                transfer_syntax_uid=syntax,
+                peer=self._peer,
+            )
+        else:
+            raise ProtocolError(f"command 0x{field:04X} is not served")
+        reception = self._reception(command) if asked_class == sop_class else Refused(_ANOTHER_CLASS)
+        return _Request(command=command, context_id=context_id, reception=reception)
+
+    def _reception(self, command: StoreCommand | NoticeCommand) -> Reception:
+        if isinstance(command, StoreCommand):
+            return self._service.begin(command)
+        return Noticed(lambda data: self._service.notice(command, data))
+
+    def _complete(self, request: _Request) -> None:
+        try:
+            self._answer(request)
+        finally:
+            self._request = None
+
+    def _answer(self, request: _Request) -> None:
+        try:
+            answer = request.reception.finish()
         except Exception as error:  # noqa: BLE001 -- whatever fails, the peer must hear that it is not stored
-            log.error("an instance could not be stored: %s", type(error).__name__)  # noqa: TRY400
+            log.error("a request could not be carried out: %s", type(error).__name__)  # noqa: TRY400
             answer = answer_for(error)
-        self.dimse.send_msg(store_response(msg.command, answer), context_id)
+        pdus = dimse.command_pdus(
+            response(request.command, answer), request.context_id, longest_pdu_bytes=self._answer_pdu_bytes
+        )
+        self._wire.send(pdus, timeout_s=self._tolerance.silence_s)
+
+    def _last_words(self, words: bytes) -> None:
+        try:
+            self._wire.send(words, timeout_s=1.0)
+        except OSError:
+            return
+        self._wire.finish()
 
 
-class _Address:
-    """Enough of pynetdicom's AddressInformation, without asking a name server."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.as_tuple = (address, 0)
+def _has_data_set(elements: dict[int, bytes]) -> bool:
+    return number(elements, dimse.DATA_SET_TYPE) != dimse.NO_DATA_SET

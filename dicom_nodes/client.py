@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.dsutils import split_dataset
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, proposals
 from dicom_nodes.headers import is_uid
@@ -270,10 +271,20 @@ def _entity(to: Destination) -> AE:
 
 def _why(association: Association, to: Destination, *, connected: bool) -> str:
     place = f"{to.called} at {to.host}:{to.port}"
-    if association.is_rejected:
-        return f"{place} rejected the association: {association.acceptor.primitive.reason_str}"
+    rejection = _rejection(association)
+    if rejection is not None:
+        return f"{place} rejected the association: {rejection.reason_str}"
     if not connected:
         return f"{place} is out of reach: nothing listens there, or a firewall is between"
     if association.rejected_contexts:
         return f"{place} accepts none of the SOP classes and transfer syntaxes"
     return f"{place} ended the connection without an association"
+
+
+def _rejection(association: Association) -> A_ASSOCIATE | None:
+    if association.is_rejected:
+        return association.acceptor.primitive
+    # A peer that rejects at once has closed the connection before pynetdicom looks whether it is open: then the
+    # rejection was received and nobody has read it.
+    unread = association.dul.receive_pdu()
+    return unread if isinstance(unread, A_ASSOCIATE) and unread.result != 0 else None

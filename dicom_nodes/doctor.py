@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dicom_nodes.client import echo
+from dicom_nodes.listener import open_spool
 from service.cli import settings_of
 from service.errors import DestinationError, PellucidError
 from service.files import make_directory
@@ -99,6 +100,21 @@ def _disk(settings: Settings) -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis(name="disk", state=State.OK, found=f"{free_mb} MB free in {folder}")
+
+
+def _spool(settings: Settings) -> Iterator[Diagnosis]:
+    spool = open_spool(settings)
+    orphans = spool.orphans()
+    if orphans:
+        yield Diagnosis(
+            name="spool",
+            state=State.WARNING,
+            found=f"{len(orphans)} instances without a row in the ledger lie in {orphans[0].parent}",
+            advice="their senders were not told that they are stored: compare with the PACS, or send them again with "
+            "`pellucid send`, then delete them",
+        )
+    else:
+        yield Diagnosis(name="spool", state=State.OK, found="every file is accounted for")
 
 
 def _ledger(settings: Settings) -> Iterator[Diagnosis]:
@@ -195,6 +211,7 @@ def _first_line(error: Exception) -> str:
 
 _EXAMINATIONS: dict[str, Callable[[Settings], Iterator[Diagnosis]]] = {
     "disk": _disk,
+    "spool": _spool,
     "ledger": _ledger,
     "broker": _broker,
     "pipelines": _models,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from ipaddress import ip_address
@@ -12,6 +13,7 @@ from dicom_nodes.contexts import Acceptable
 from dicom_nodes.reception import Store
 from dicom_nodes.requests import Rejection
 from dicom_nodes.server import Limits, Server
+from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, Answer
 from service.errors import SettingsError
 from service.intake import Intake
 from service.ledger.arrivals import Arrivals
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from pynetdicom.presentation import PresentationContext
 
-    from dicom_nodes.requests import Peer, Reception, StoreCommand
+    from dicom_nodes.requests import NoticeCommand, Peer, Reception, StoreCommand
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ CALLING_NOT_RECOGNISED = Rejection(
     result=1, source=1, diagnostic=3, reason="the calling AE title is not in listener.calling_ae_titles"
 )
 HEARTBEAT_S = 5.0
+BREATH_S = 0.05
 GRACE_S = 30.0
 
 
@@ -67,6 +70,11 @@ class StorageService:
     def begin(self, command: StoreCommand) -> Reception:
         """Receive an instance."""
         return self._store.begin(command)
+
+    def notice(self, command: NoticeCommand, data: bytes) -> Answer:
+        """Nothing is taken note of yet."""
+        del command, data
+        return Answer(status=SOP_CLASS_NOT_SUPPORTED)
 
     def ended(self, peer: Peer) -> None:
         """Let the intake count the study as complete; if the ledger is away, the entry expires by itself."""
@@ -154,6 +162,7 @@ class Listener:
             Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("listener", self._place)),
             Round("keeping associations open", HEARTBEAT_S, self._store.renew),
             Round("sweep", self._settings.intake.sweep_interval_s, self._intake.sweep),
+            Round("looking for files without a row", math.inf, self._store.set_orphans_aside),
         ]
         while not finished.is_set():
             intake.run_if_due(time.monotonic())
@@ -161,6 +170,8 @@ class Listener:
                 entry.run_if_due(time.monotonic())
             self._woken.wait(self._settings.intake.interval_s)
             self._woken.clear()
+            # What arrives in a stream is looked at together: each look costs a wait for the disk.
+            finished.wait(BREATH_S)
         intake.run_if_due(time.monotonic())
 
 
@@ -194,13 +205,14 @@ def bind(settings: Settings, service: StorageService) -> Server:
             service,
             host=chosen.host,
             port=chosen.port,
-            ae_title=chosen.ae_title,
             limits=Limits(
                 associations=chosen.maximum_associations,
                 associations_per_address=chosen.maximum_associations_per_address,
                 pdu_bytes=chosen.maximum_pdu_bytes,
                 association_timeout_s=chosen.association_timeout_s,
                 network_timeout_s=chosen.network_timeout_s,
+                pdu_timeout_s=chosen.pdu_timeout_s,
+                minimum_bytes_per_s=chosen.minimum_bytes_per_s,
             ),
             allows=lambda address: permitted(address, chosen.networks()),
         )

@@ -12,7 +12,8 @@ from dicom_nodes.headers import file_meta_information, is_uid, read_header
 from dicom_nodes.requests import Refused
 from dicom_nodes.status import SUCCESS, Answer, MismatchError, answer_for
 from service.errors import InvalidInstanceError, PellucidError
-from service.ledger.arrivals import Outcome
+from service.ledger.arrivals import Arrival, Outcome
+from service.ledger.recorder import Recorder
 from service.types import Instance
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Store:
     ) -> None:
         self._spool = spool
         self._arrivals = arrivals
+        self._recorder = Recorder(arrivals)
         self._stored = stored
         self._clock = clock
         self._lock = threading.Lock()
@@ -66,13 +68,32 @@ class Store:
         with self._lock:
             self._carrying.add(command.peer.association)
         # A repeated instance has the same content, so the same key: its file replaced an equal one.
-        outcome = self._arrivals.record(
-            self._instance(command, incoming, header, key),
+        arrival = Arrival(
+            instance=self._instance(command, incoming, header, key),
             association=command.peer.association,
             association_expires_at=self._clock() + OPEN_FOR_S,
         )
+        try:
+            outcome = self._recorder.record(arrival)
+        except Exception:
+            self._forget(key)
+            raise
         self._stored()
         return outcome
+
+    def set_orphans_aside(self) -> None:
+        """Look once for files that the ledger does not know."""
+        moved = self._spool.set_orphans_aside(self._arrivals.recorded_keys)
+        if moved:
+            log.warning("%d instances without a row in the ledger were moved to the spool's folder orphans", moved)
+
+    def _forget(self, key: str) -> None:
+        """Remove a file that could not be recorded, unless a row refers to it all the same."""
+        try:
+            if not self._arrivals.recorded_keys([key]):
+                self._spool.forget(key)
+        except Exception as error:  # noqa: BLE001 -- the ledger is away: the file is looked for at the next start
+            log.warning("a file that could not be recorded stays for now: %s", type(error).__name__)
 
     def carrying(self) -> list[str]:
         """Names of the associations that stored something and are not closed."""
@@ -147,7 +168,6 @@ class _Arriving:
         self._incoming.discard()
 
     def _keep(self) -> None:
-        self._incoming.flush()
         header = read_header(
             self._incoming.path,
             offset=self._offset,

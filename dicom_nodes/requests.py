@@ -1,16 +1,19 @@
-"""Requests of a peer and what serves them: C-ECHO and C-STORE (PS3.7 section 9), without their transport."""
+"""Requests of a peer and what serves them, without their transport (PS3.7 sections 9 and 10)."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-
+from dicom_nodes import dimse
 from dicom_nodes.headers import is_uid
-from dicom_nodes.status import SUCCESS, Answer
-from dicom_nodes.upper_layer import ProtocolError
+from dicom_nodes.status import RESOURCE_LIMITATION, SUCCESS, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAXIMUM_NOTICE_BYTES = 1 << 22
+"""Of the data set of a notice, which is held in memory; 20,000 references take 3 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,21 @@ class EchoCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoticeCommand:
+    """An N-EVENT-REPORT or N-CREATE request without its data set: the peer tells us something."""
+
+    message_id: int
+    field: int
+    """Command field: `dimse.N_EVENT_REPORT` or `dimse.N_CREATE`."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    event_type: int
+    """0 with N-CREATE."""
+    transfer_syntax_uid: str
+    peer: Peer
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rejection:
     """Why an association is rejected (PS3.8 table 9-21)."""
 
@@ -53,13 +71,13 @@ class Rejection:
 
 
 class Reception(Protocol):
-    """One instance while it arrives."""
+    """One data set while it arrives."""
 
     def write(self, data: memoryview) -> None:
         """Take a piece of the data set; a reception that failed drops it."""
 
     def finish(self) -> Answer:
-        """Make the instance durable and say what to answer; called once, in another thread than `write`."""
+        """Make the instance durable and say what to answer; called once."""
 
     def discard(self) -> None:
         """The rest will never come: leave nothing behind."""
@@ -76,6 +94,9 @@ class Service(Protocol):
 
     def begin(self, command: StoreCommand) -> Reception:
         """Begin to receive an instance."""
+
+    def notice(self, command: NoticeCommand, data: bytes) -> Answer:
+        """Take note of what a peer tells us; `data` is its encoded data set."""
 
     def ended(self, peer: Peer) -> None:
         """An admitted association ended, in whatever way."""
@@ -98,54 +119,53 @@ class Refused:
         """Nothing was kept."""
 
 
-def echo_response(command: EchoCommand) -> C_ECHO:
-    """Answer a C-ECHO."""
-    response = C_ECHO()
-    response.MessageIDBeingRespondedTo = command.message_id
-    response.Status = SUCCESS
-    return response
+class Noticed:
+    """A short data set, collected in memory and then handed on."""
+
+    def __init__(self, take: Callable[[bytes], Answer]) -> None:
+        self._take = take
+        self._data = bytearray()
+        self._too_long = False
+
+    def write(self, data: memoryview) -> None:
+        """Append a piece, within the limit."""
+        self._too_long = self._too_long or len(self._data) + len(data) > MAXIMUM_NOTICE_BYTES
+        if not self._too_long:
+            self._data += data
+
+    def finish(self) -> Answer:
+        """Hand it on."""
+        if self._too_long:
+            return Answer(status=RESOURCE_LIMITATION, comment="the data set is too long")
+        return self._take(bytes(self._data))
+
+    def discard(self) -> None:
+        """Nothing was kept."""
 
 
-def store_response(command: StoreCommand, answer: Answer) -> C_STORE:
-    """Answer a C-STORE; a UID that is none is not repeated."""
-    response = C_STORE()
-    response.MessageIDBeingRespondedTo = command.message_id
-    if is_uid(command.sop_class_uid):
-        response.AffectedSOPClassUID = command.sop_class_uid
-    if is_uid(command.sop_instance_uid):
-        response.AffectedSOPInstanceUID = command.sop_instance_uid
-    response.Status = answer.status
-    if answer.comment:
-        response.ErrorComment = answer.comment
-    return response
+def response(command: StoreCommand | EchoCommand | NoticeCommand, answer: Answer) -> bytes:
+    """Encode the answer to a request; a UID that is none is not repeated."""
+    elements: dict[int, int | str] = {
+        dimse.COMMAND_FIELD: _field(command) | dimse.RESPONSE,
+        dimse.RESPONDS_TO: command.message_id,
+        dimse.DATA_SET_TYPE: dimse.NO_DATA_SET,
+        dimse.STATUS: answer.status,
+    }
+    if isinstance(command, EchoCommand):
+        elements[dimse.AFFECTED_SOP_CLASS] = "1.2.840.10008.1.1"
+    else:
+        if is_uid(command.sop_class_uid):
+            elements[dimse.AFFECTED_SOP_CLASS] = command.sop_class_uid
+        if is_uid(command.sop_instance_uid):
+            elements[dimse.AFFECTED_SOP_INSTANCE] = command.sop_instance_uid
+    if isinstance(command, NoticeCommand) and command.field == dimse.N_EVENT_REPORT:
+        elements[dimse.EVENT_TYPE] = command.event_type
+    if answer.comment and answer.status != SUCCESS:
+        elements[dimse.ERROR_COMMENT] = answer.comment
+    return dimse.encode_command(elements)
 
 
-def split_command(command: bytearray) -> dict[int, bytes]:
-    """Split a command set: implicit little endian, group 0000 (PS3.7 section 6.3.1).
-
-    Raises:
-        ProtocolError: it is none.
-    """
-    elements: dict[int, bytes] = {}
-    position = 0
-    while position + 8 <= len(command):
-        group, element, length = struct.unpack_from("<HHI", command, position)
-        value = bytes(command[position + 8 : position + 8 + length])
-        if group != 0 or len(value) != length:
-            raise ProtocolError("a command set that is none")
-        elements[element] = value
-        position += 8 + length
-    return elements
-
-
-def number(elements: dict[int, bytes], element: int) -> int:
-    """Return an element of VR US."""
-    value = elements.get(element, b"")
-    if len(value) != 2:  # noqa: PLR2004
-        raise ProtocolError("a command set without one of its numbers")
-    return int.from_bytes(value, "little")
-
-
-def text(elements: dict[int, bytes], element: int) -> str:
-    """Return an element of VR UI, unchecked; empty when it is missing."""
-    return elements.get(element, b"").decode("latin-1").rstrip(" \x00")
+def _field(command: StoreCommand | EchoCommand | NoticeCommand) -> int:
+    if isinstance(command, NoticeCommand):
+        return command.field
+    return dimse.C_STORE if isinstance(command, StoreCommand) else dimse.C_ECHO

@@ -16,17 +16,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pynetdicom import AE
-
 from dicom_nodes.association import ServedAssociation
-from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_nodes.dimse import ProtocolError
 from dicom_nodes.requests import Rejection
-from dicom_nodes.upper_layer import ABORT, ASSOCIATE_REQUEST, MAXIMUM_REQUEST_BYTES, ProtocolError, read_pdu
+from dicom_nodes.upper_layer import ABORT, ASSOCIATE_REQUEST, MAXIMUM_REQUEST_BYTES, Tolerance, read_pdu
+from dicom_nodes.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dicom_nodes.requests import Peer, Reception, Service, StoreCommand
+    from dicom_nodes.requests import NoticeCommand, Peer, Reception, Service, StoreCommand
+    from dicom_nodes.status import Answer
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,15 @@ class Limits:
     pdu_bytes: int = 131072
     association_timeout_s: float = 10.0
     network_timeout_s: float = 30.0
+    pdu_timeout_s: float = 10.0
+    minimum_bytes_per_s: float = 1024.0
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How slow a peer may be once it is associated."""
+        return Tolerance(
+            silence_s=self.network_timeout_s, half_pdu_s=self.pdu_timeout_s, bytes_per_s=self.minimum_bytes_per_s
+        )
 
 
 class HalfOpen:
@@ -107,6 +116,9 @@ class _Counted:
     def begin(self, command: StoreCommand) -> Reception:
         return self._service.begin(command)
 
+    def notice(self, command: NoticeCommand, data: bytes) -> Answer:
+        return self._service.notice(command, data)
+
     def ended(self, peer: Peer) -> None:
         with self._lock:
             self._peers.pop(peer.association, None)
@@ -126,7 +138,6 @@ class Server:
         *,
         host: str,
         port: int,
-        ae_title: str,
         limits: Limits,
         allows: Callable[[str], bool] = lambda _address: True,
     ) -> None:
@@ -136,7 +147,6 @@ class Server:
             service: what associations are served with.
             host: address to bind.
             port: 0 takes a free one; see `port`.
-            ae_title: our own.
             limits: what peers may take.
             allows: tells whether an IP address may connect at all.
 
@@ -150,7 +160,6 @@ class Server:
         self._associations: set[ServedAssociation] = set()
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
-        self._entity = _entity(ae_title, limits)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         self._socket.settimeout(_ACCEPT_POLL_S)
@@ -182,7 +191,7 @@ class Server:
         while self.open_associations() and time.monotonic() < deadline:
             time.sleep(0.05)
         for association in list(self._associations):
-            association.abort(block=False)
+            association.abort()
         for thread in list(self._threads):
             thread.join(timeout=1.0)
 
@@ -218,7 +227,6 @@ class Server:
 
     def _serve(self, connection: socket.socket, address: str) -> None:
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request = self._request(connection)
             if request is not None:
                 self._serve_association(connection, address, request)
@@ -244,20 +252,16 @@ class Server:
             self._half_open.leave(connection)
 
     def _serve_association(self, connection: socket.socket, address: str, request: bytearray) -> None:
-        association = ServedAssociation(self._entity, self._service, connection, address=address, request=request)
+        association = ServedAssociation(
+            self._service,
+            Wire(connection),
+            address=address,
+            request=request,
+            maximum_pdu_bytes=self._limits.pdu_bytes,
+            tolerance=self._limits.tolerance,
+        )
         self._associations.add(association)
         try:
             association.serve()
         finally:
             self._associations.discard(association)
-
-
-def _entity(ae_title: str, limits: Limits) -> AE:
-    entity = AE(ae_title)
-    entity.maximum_pdu_size = limits.pdu_bytes
-    entity.acse_timeout = limits.association_timeout_s
-    entity.dimse_timeout = limits.network_timeout_s
-    entity.network_timeout = limits.network_timeout_s
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    return entity

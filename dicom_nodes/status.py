@@ -9,7 +9,11 @@ from service.errors import InvalidInstanceError, OutOfSpaceError
 
 SUCCESS = 0x0000
 DUPLICATE_INSTANCE = 0x0111
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
@@ -20,6 +24,7 @@ _NAMES = {
     0x0110: "processing failure",
     0x0111: "duplicate SOP instance",
     0x0112: "no such SOP instance",
+    0x0115: "invalid argument value",
     0x0117: "invalid SOP instance",
     0x0118: "no such SOP class",
     0x0119: "class-instance conflict",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING
 
+from dicom_nodes import dimse
 from service.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ LARGEST_PDU_BYTES = 1 << 20
 _UNLIMITED_PDU_BYTES = 1 << 17
 """Taken when the peer sets no limit."""
 _ITEM_HEADER_BYTES = 6
-_DATA, _LAST_DATA, _LAST_COMMAND = 0x00, 0x02, 0x03
+_DATA, _LAST_DATA = 0x00, 0x02
 _MORE: int = getattr(socket, "MSG_MORE", 0)
 
 
@@ -62,7 +62,7 @@ def transmit(
             raise DestinationError("the association ended before the object was sent")
         connection.settimeout(timeout_s)
         command = _store_command(sop_class_uid, sop_instance_uid, message_id)
-        connection.sendall(_header(len(command), context_id, _LAST_COMMAND) + command)
+        connection.sendall(dimse.command_pdus(command, context_id, longest_pdu_bytes=_longest_pdu(association)))
         _send_data_set(connection, path, offset, context_id, _fragment_bytes(association))
         _, response = association.dimse.get_msg(block=True)
     except OSError as error:
@@ -89,7 +89,7 @@ def _send_data_set(connection: socket.socket, path: Path, offset: int, context_i
         while True:
             count = min(left, fragment_bytes)
             left -= count
-            connection.sendall(_header(count, context_id, _DATA if left else _LAST_DATA), _MORE)
+            connection.sendall(dimse.data_header(count, context_id, _DATA if left else _LAST_DATA), _MORE)
             if count and connection.sendfile(file, offset, count) != count:
                 raise OSError("the file became shorter")
             offset += count
@@ -98,33 +98,22 @@ def _send_data_set(connection: socket.socket, path: Path, offset: int, context_i
 
 
 def _fragment_bytes(association: Association) -> int:
-    longest = association.acceptor.maximum_length or _UNLIMITED_PDU_BYTES
-    return max(1, min(longest, LARGEST_PDU_BYTES) - _ITEM_HEADER_BYTES)
+    return max(1, min(_longest_pdu(association), LARGEST_PDU_BYTES) - _ITEM_HEADER_BYTES)
 
 
-def _header(count: int, context_id: int, control: int) -> bytes:
-    """Header of a P-DATA-TF PDU with one presentation data value (PS3.8 table 9-22)."""
-    return struct.pack(">BBLLBB", 4, 0, count + _ITEM_HEADER_BYTES, count + 2, context_id, control)
+def _longest_pdu(association: Association) -> int:
+    return int(association.acceptor.maximum_length or _UNLIMITED_PDU_BYTES)
 
 
 def _store_command(sop_class_uid: str, sop_instance_uid: str, message_id: int) -> bytes:
-    """Encode a C-STORE-RQ command set (PS3.7 table 9.3-1): implicit VR little endian."""
-    body = b"".join(
-        [
-            _element(0x0002, _uid(sop_class_uid)),
-            _element(0x0100, struct.pack("<H", 0x0001)),
-            _element(0x0110, struct.pack("<H", message_id)),
-            _element(0x0700, struct.pack("<H", 0x0002)),  # low priority
-            _element(0x0800, struct.pack("<H", 0x0001)),  # a data set follows
-            _element(0x1000, _uid(sop_instance_uid)),
-        ]
+    """Encode a C-STORE-RQ command set (PS3.7 table 9.3-1)."""
+    return dimse.encode_command(
+        {
+            dimse.AFFECTED_SOP_CLASS: sop_class_uid,
+            dimse.COMMAND_FIELD: dimse.C_STORE,
+            dimse.MESSAGE_ID: message_id,
+            dimse.PRIORITY: 0x0002,  # low
+            dimse.DATA_SET_TYPE: dimse.DATA_SET,
+            dimse.AFFECTED_SOP_INSTANCE: sop_instance_uid,
+        }
     )
-    return _element(0x0000, struct.pack("<I", len(body))) + body
-
-
-def _element(number: int, value: bytes) -> bytes:
-    return struct.pack("<HHI", 0, number, len(value)) + value
-
-
-def _uid(value: str) -> bytes:
-    return value.encode("ascii") + b"\x00" * (len(value) % 2)

@@ -57,6 +57,8 @@ class Listener(Strict):
     maximum_pdu_bytes: int = Field(default=131072, ge=4096, le=1 << 20)
     association_timeout_s: Seconds = 10.0
     network_timeout_s: Seconds = 30.0
+    pdu_timeout_s: Seconds = 10.0
+    minimum_bytes_per_s: Annotated[float, Field(gt=0)] = 1024.0
     minimum_free_mb: int = Field(default=1024, ge=0)
     maximum_instance_mb: int = Field(default=4096, ge=1)
 

@@ -7,8 +7,9 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 import uuid
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -16,7 +17,12 @@ from service.errors import OutOfSpaceError
 from service.files import make_directory, move_durably, space_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+_KEYS_AT_ONCE = 500
+_SETTLED_AFTER_S = 300.0
+"""A younger file may belong to a listener that is about to record it."""
 
 
 class Incoming:
@@ -32,8 +38,7 @@ class Incoming:
         self._maximum_bytes = maximum_bytes
         self._digest = hashlib.sha256()
         with space_errors("cannot receive into the spool"):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=1 << 18)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     @property
     def sha256(self) -> str:
@@ -42,11 +47,10 @@ class Incoming:
 
     def write_meta(self, data: bytes) -> None:
         """Write preamble and file meta information."""
-        with space_errors("cannot receive into the spool"):
-            self._file.write(data)
+        self._write(memoryview(data))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append a piece of the data set.
+        """Append a piece of the data set; the file can be read by its path at once.
 
         Raises:
             OutOfSpaceError: the disk is full, or the instance is larger than allowed.
@@ -57,27 +61,29 @@ class Incoming:
                 f"the instance is larger than listener.maximum_instance_mb ({self._maximum_bytes >> 20} MB)"
             )
         self._digest.update(data)
-        with space_errors("cannot receive into the spool"):
-            self._file.write(data)
-
-    def flush(self) -> None:
-        """Hand what is buffered to the operating system, so that the file can be read by its path."""
-        with space_errors("cannot receive into the spool"):
-            self._file.flush()
+        self._write(memoryview(data))
 
     def sync(self) -> None:
         """Put every byte on the disk and close the file."""
         with space_errors("cannot receive into the spool"):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            os.fsync(self._descriptor)
+            self._close()
 
     def discard(self) -> None:
         """Remove the file; harmless after `Spool.keep`."""
-        # On a full disk closing cannot write what is buffered, and it is not wanted either.
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._close()
         self.path.unlink(missing_ok=True)
+
+    def _write(self, view: memoryview) -> None:
+        with space_errors("cannot receive into the spool"):
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Spool:
@@ -86,6 +92,7 @@ class Spool:
     def __init__(self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42) -> None:
         self.root = root
         self._incoming = root / "incoming"
+        self._orphans = root / "orphans"
         self._minimum_free_bytes = minimum_free_bytes
         self._maximum_instance_bytes = maximum_instance_bytes
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
@@ -130,12 +137,68 @@ class Spool:
             move_durably(incoming.path, self.path(key))
         return key
 
+    def forget(self, key: str) -> None:
+        """Remove an instance that no ledger row refers to."""
+        self.path(key).unlink(missing_ok=True)
+
     def path(self, key: str) -> Path:
         """Return where an instance lies."""
         return self.root / "instances" / key
+
+    def set_orphans_aside(
+        self, recorded: Callable[[Collection[str]], set[str]], *, settled_after_s: float = _SETTLED_AFTER_S
+    ) -> int:
+        """Move instances that the ledger does not know into `orphans`: nobody was told that they are stored.
+
+        They come from a ledger that was away, or a machine that stopped, between the file and its row.
+
+        Args:
+            recorded: tells which of some keys the ledger has a row for.
+            settled_after_s: younger files are left alone.
+
+        Returns:
+            How many were moved.
+        """
+        moved = 0
+        for keys in self._settled(settled_after_s):
+            unknown = sorted(set(keys) - recorded(keys))
+            for key in unknown:
+                self._move_aside(key)
+            # The peer may have sent one again at this moment: then the row is there now, and the file goes back.
+            again = recorded(unknown) if unknown else set()
+            for key in again:
+                move_durably(self._orphans / _flat(key), self.path(key))
+            moved += len(unknown) - len(again)
+        return moved
+
+    def orphans(self) -> list[Path]:
+        """Instances that were set aside because the ledger does not know them."""
+        return sorted(self._orphans.glob("*.dcm")) if self._orphans.is_dir() else []
+
+    def _settled(self, settled_after_s: float) -> Iterator[list[str]]:
+        root = self.root / "instances"
+        newest = time.time() - settled_after_s
+        keys: list[str] = []
+        for path in root.glob("*/*/*.dcm"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime <= newest:
+                    keys.append(str(path.relative_to(root)))
+            if len(keys) >= _KEYS_AT_ONCE:
+                yield keys
+                keys = []
+        if keys:
+            yield keys
+
+    def _move_aside(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            move_durably(self.path(key), self._orphans / _flat(key))
 
     def _is_stale(self, name: str) -> bool:
         host, pid, _ = name.rsplit("-", 2)
         if host != socket.gethostname() or not pid.isdigit():
             return False
         return int(pid) == os.getpid() or not psutil.pid_exists(int(pid))
+
+
+def _flat(key: str) -> str:
+    return key.replace("/", "-")

@@ -66,7 +66,6 @@ def station(
         StorageService(store, called=called, calling=calling),
         host="127.0.0.1",
         port=0,
-        ae_title=AE,
         limits=limits or Limits(association_timeout_s=2.0, network_timeout_s=4.0),
         allows=allows,
     )
@@ -127,3 +126,34 @@ def store_request(sop_instance: bytes, sop_class: bytes = CR.encode()) -> bytes:
             0x1000: even[1],
         }
     )
+
+
+def association_request(sop_class: str = CR, *, called: str = AE, calling: str = "TEST") -> bytes:
+    """Encode an A-ASSOCIATE-RQ with one context, identifier 1 (PS3.8 section 9.3.2)."""
+    context = _item(0x30, sop_class.encode()) + _item(0x40, b"1.2.840.10008.1.2")
+    user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4")
+    items = _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, bytes([1, 0, 0, 0]) + context) + _item(0x50, user)
+    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode()) + items
+    return struct.pack(">BBL", 1, 0, len(body)) + body
+
+
+def data_pdu(content: bytes, control: int, context: int = 1) -> bytes:
+    """Encode a P-DATA-TF with one presentation data value."""
+    value = struct.pack(">LBB", len(content) + 2, context, control) + content
+    return struct.pack(">BBL", 4, 0, len(value)) + value
+
+
+def echo_request() -> bytes:
+    """Encode a C-ECHO request."""
+    return command_set(
+        {
+            0x0002: b"1.2.840.10008.1.1\x00",
+            0x0100: struct.pack("<H", 0x0030),
+            0x0110: struct.pack("<H", 1),
+            0x0800: struct.pack("<H", 0x0101),
+        }
+    )
+
+
+def _item(kind: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", kind, 0, len(content)) + content

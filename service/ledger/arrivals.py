@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, exists, select, update
+from sqlalchemy import and_, delete, exists, or_, select, update
 
-from service.ledger.schema import arrivals, instances, objects, open_associations, set_aside, studies
+from service.ledger.schema import announced, arrivals, instances, objects, open_associations, set_aside, studies
 from service.ledger.transactions import Ledger, insert_missing, moment, put
 from service.types import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
 
 class Outcome(StrEnum):
@@ -27,49 +28,76 @@ class Outcome(StrEnum):
     """The same UID with other content: kept apart and flagged, never processed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """An instance that is durable in the spool, and the association that carried it."""
+
+    instance: Instance
+    association: str
+    association_expires_at: float
+    """Until then the association counts as open, unless it is renewed or closed."""
+
+
 class Arrivals(Ledger):
     """Records instances for the listener and tells the intake what is new."""
 
     def record(self, instance: Instance, *, association: str, association_expires_at: float) -> Outcome:
-        """Record a durable instance in one transaction; only after it may the peer be told success.
+        """Record one durable instance; see `record_all`."""
+        (outcome,) = self.record_all(
+            [Arrival(instance=instance, association=association, association_expires_at=association_expires_at)]
+        )
+        return outcome
+
+    def record_all(self, entries: Sequence[Arrival]) -> list[Outcome]:
+        """Record durable instances in one transaction; only after it may the peers be told success.
 
         Returns:
-            STORED when it is new. REPEATED or SET_ASIDE otherwise: for REPEATED the caller's file is spare
-            when its key differs from the kept one, which `key_of` tells.
+            What became of each. The file of a repeated one has the key of the kept one: both are equal.
         """
         with self.writing() as connection:
-            row = _instance_row(instance)
-            row["ours"] = instance.ours or _made_here(connection, instance.sop_instance_uid)
-            outcome = Outcome.STORED
-            if not insert_missing(connection, instances, row):
-                kept = connection.execute(
-                    select(instances.c.sha256).where(instances.c.sop_instance_uid == instance.sop_instance_uid)
-                ).scalar_one()
-                if kept != instance.sha256:
-                    _set_aside(connection, instance)
-                    return Outcome.SET_ASIDE
-                outcome = Outcome.REPEATED
-            if not row["ours"] and _arrive(connection, instance):
-                put(
-                    connection,
-                    studies,
-                    {
-                        "study_instance_uid": instance.study_instance_uid,
-                        "called_ae": instance.called_ae,
-                        "last_arrival": self.clock(),
-                        "complete": False,
-                    },
-                )
-                insert_missing(
-                    connection,
-                    open_associations,
-                    {
-                        "association": association,
-                        "study_instance_uid": instance.study_instance_uid,
-                        "expires_at": association_expires_at,
-                    },
-                )
-            return outcome
+            return [self._record(connection, entry) for entry in entries]
+
+    def recorded_keys(self, keys: Collection[str]) -> set[str]:
+        """Tell which spool keys a row refers to."""
+        with self.reading() as connection:
+            found = select(instances.c.key).where(instances.c.key.in_(keys))
+            also = select(set_aside.c.key).where(set_aside.c.key.in_(keys))
+            return set(connection.execute(found.union(also)).scalars())
+
+    def _record(self, connection: Connection, entry: Arrival) -> Outcome:
+        instance = entry.instance
+        row = _instance_row(instance)
+        row["ours"] = instance.ours or _made_here(connection, instance.sop_instance_uid)
+        outcome = Outcome.STORED
+        if not insert_missing(connection, instances, row):
+            kept = connection.execute(
+                select(instances.c.sha256).where(instances.c.sop_instance_uid == instance.sop_instance_uid)
+            ).scalar_one()
+            if kept != instance.sha256:
+                _set_aside(connection, instance)
+                return Outcome.SET_ASIDE
+            outcome = Outcome.REPEATED
+        if not row["ours"] and _arrive(connection, instance):
+            put(
+                connection,
+                studies,
+                {
+                    "study_instance_uid": instance.study_instance_uid,
+                    "called_ae": instance.called_ae,
+                    "last_arrival": self.clock(),
+                    "complete": False,
+                },
+            )
+            insert_missing(
+                connection,
+                open_associations,
+                {
+                    "association": entry.association,
+                    "study_instance_uid": instance.study_instance_uid,
+                    "expires_at": entry.association_expires_at,
+                },
+            )
+        return outcome
 
     def keep_open(self, associations: Iterable[str], *, expires_at: float) -> None:
         """Renew the associations that are still open; a listener that dies stops doing so."""
@@ -100,7 +128,7 @@ class Arrivals(Ledger):
             return [_instance(row) for row in rows]
 
     def complete_studies(self, *, quiet_period_s: float) -> list[tuple[str, str, float]]:
-        """Studies with nothing new for the quiet period and no open association.
+        """Studies with nothing new for the quiet period and no open association, and announced ones that are here.
 
         Returns:
             (Study Instance UID, called AE title, time of the last arrival) of each.
@@ -112,13 +140,20 @@ class Arrivals(Ledger):
                 open_associations.c.expires_at > now,
             )
         )
+        quiet = and_(studies.c.last_arrival <= now - quiet_period_s, ~still_open)
         with self.reading() as connection:
             rows = connection.execute(
                 select(studies.c.study_instance_uid, studies.c.called_ae, studies.c.last_arrival)
-                .where(studies.c.complete.is_(False), studies.c.last_arrival <= now - quiet_period_s)
-                .where(~still_open)
+                .where(studies.c.complete.is_(False))
+                .where(or_(quiet, _all_announced_are_here()))
             )
             return [(row.study_instance_uid, row.called_ae, row.last_arrival) for row in rows]
+
+    def announce(self, study_instance_uid: str, sop_instance_uids: Collection[str]) -> None:
+        """Note what a study consists of: as soon as all of it is here, the study is complete."""
+        with self.writing() as connection:
+            rows = [{"study_instance_uid": study_instance_uid, "sop_instance_uid": uid} for uid in sop_instance_uids]
+            insert_missing(connection, announced, *[{**row, "announced_at": self.clock()} for row in rows])
 
     def instances_of_study(self, study_instance_uid: str, called_ae: str) -> list[Instance]:
         """Every instance of a study that arrived for one of our AE titles, by SOP Instance UID."""
@@ -145,6 +180,16 @@ def instances_by_uid(connection: Connection, uids: Sequence[str]) -> list[Instan
         .order_by(instances.c.sop_instance_uid)
     )
     return [_instance(row) for row in rows]
+
+
+def _all_announced_are_here() -> ColumnElement[bool]:
+    """Of the study of the enclosing query; a study that nobody announced is not meant."""
+    of_study = announced.c.study_instance_uid == studies.c.study_instance_uid
+    missing = exists().where(
+        of_study,
+        ~exists().where(instances.c.sop_instance_uid == announced.c.sop_instance_uid),
+    )
+    return and_(exists().where(of_study), ~missing)
 
 
 def _instance_row(instance: Instance) -> dict[str, object]:

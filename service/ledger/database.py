@@ -16,7 +16,7 @@ from service.files import make_directory
 if TYPE_CHECKING:
     from alembic.config import Config
 
-NEWEST = "0001"
+NEWEST = "0002"
 _MIGRATION_LOCK = 7120421
 
 

@@ -29,7 +29,7 @@ instances = Table(
     Column("modality", String(16), nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("size", Integer, nullable=False),
-    Column("key", String(128), nullable=False),
+    Column("key", String(128), nullable=False, index=True),
     Column("ours", Boolean, nullable=False),
     Column("calling_ae", String(16), nullable=False),
     Column("called_ae", String(16), nullable=False),
@@ -48,6 +48,15 @@ set_aside = Table(
     Column("address", String(64), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+# What a peer said that a study consists of (Instance Availability Notification), until the study is complete.
+announced = Table(
+    "announced",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("announced_at", Float, nullable=False),
 )
 
 # An instance may be sent to several of our AE titles, each with pipelines of its own.
@@ -140,6 +149,8 @@ deliveries = Table(
     Column("lease_until", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("reason", Text, nullable=False),
+    # Names the request for storage commitment that is under way (PS3.4 annex J); empty when there is none.
+    Column("transaction_uid", String(64), nullable=False, server_default="", index=True),
     Index("deliveries_due", "state", "next_attempt_at"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import Connection, Engine, Executable, Table
 
 
 class Ledger:
@@ -39,23 +40,31 @@ class Ledger:
 
 def insert_missing(connection: Connection, table: Table, *rows: dict[str, Any]) -> int:
     """Insert the rows whose primary key is not there yet; return how many were."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    inserted = 0
-    for row in rows:
-        inserted += connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount
-    return inserted
+    statement = _insert_missing(connection.dialect.name, table)
+    return sum(connection.execute(statement, row).rowcount for row in rows)
 
 
 def put(connection: Connection, table: Table, row: dict[str, Any]) -> None:
     """Insert the row, or replace the one with its primary key."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(_put(connection.dialect.name, table), row)
+
+
+@cache
+def _insert_missing(dialect: str, table: Table) -> Executable:
+    """Build the statement once: it takes longer than running it."""
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+@cache
+def _put(dialect: str, table: Table) -> Executable:
     keys = [column.name for column in table.primary_key.columns]
-    statement = dialect.insert(table).values(**row)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=keys, set_={name: value for name, value in row.items() if name not in keys}
-        )
-    )
+    statement = _insert(dialect, table)
+    others = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=others)
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def moment(seconds: float) -> datetime:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 
 from service.ledger.arrivals import instances_by_uid
-from service.ledger.schema import arrivals, deliveries, job_inputs, jobs, objects, studies
+from service.ledger.schema import announced, arrivals, deliveries, job_inputs, jobs, objects, studies
 from service.ledger.transactions import Ledger, insert_missing, moment
 from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 
@@ -89,6 +89,8 @@ class Work(Ledger):
             )
             if not closed.rowcount:
                 return []
+            # Said once: what comes later is late, and waits for the quiet period.
+            connection.execute(delete(announced).where(announced.c.study_instance_uid == study_instance_uid))
             return [job for job in new_jobs if self._create(connection, job, supersedes=self._earlier(connection, job))]
 
     def wake(self, job_id: str) -> None:

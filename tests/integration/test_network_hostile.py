@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from pynetdicom import build_context
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_nodes.client import echo
+from dicom_nodes.contexts import VERIFICATION
 from dicom_nodes.server import Limits
-from tests.network import AE, CR, station, store_request
+from tests.network import AE, CR, association_request, data_pdu, echo_request, station, store_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,31 +33,22 @@ def connect(running: Station) -> socket.socket:
     return connection
 
 
-def established(running: Station) -> socket.socket:
+def established(running: Station, sop_class: str = CR) -> socket.socket:
     """Negotiate one context (id 1) by hand and return the bare connection."""
-    requests: list[bytes] = []
-    entity = ApplicationEntity("TEST")
-    with socket.create_server(("127.0.0.1", 0)) as decoy:
-        thread = threading.Thread(
-            target=entity.associate,
-            args=("127.0.0.1", decoy.getsockname()[1], [build_context(CR)]),
-            kwargs={"ae_title": AE},
-        )
-        thread.start()
-        copied, _ = decoy.accept()
-        requests.append(copied.recv(65536))
-        copied.close()
-        thread.join()
-    A_ASSOCIATE_RQ().decode(requests[0])
     connection = connect(running)
-    connection.sendall(requests[0])
-    assert connection.recv(65536)[0] == 0x02
+    connection.sendall(association_request(sop_class))
+    assert receive_pdu(connection)[0] == 0x02
     return connection
 
 
-def data_pdu(content: bytes, control: int, context: int = 1) -> bytes:
-    value = struct.pack(">LBB", len(content) + 2, context, control) + content
-    return struct.pack(">BBL", 4, 0, len(value)) + value
+def receive_pdu(connection: socket.socket) -> bytes:
+    data = bytearray()
+    while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+        block = connection.recv(65536)
+        if not block:
+            raise ConnectionResetError
+        data += block
+    return bytes(data)
 
 
 def status_of(answer: bytes) -> int:
@@ -78,15 +67,22 @@ def wait_until(condition, within_s: float) -> bool:  # noqa: ANN001
 
 
 def echo_s(running: Station) -> float:
+    """Seconds from connecting to the answer, by a client that itself takes no time."""
     begun = time.monotonic()
-    echo("127.0.0.1", running.port, AE, "TEST")
-    return time.monotonic() - begun
+    connection = established(running, VERIFICATION)
+    connection.sendall(data_pdu(echo_request(), 3))
+    assert status_of(receive_pdu(connection)) == 0x0000
+    seconds = time.monotonic() - begun
+    connection.sendall(bytes.fromhex("05000000000400000000"))
+    connection.close()
+    return seconds
 
 
 def assert_serves(running: Station) -> None:
-    # On a machine that is busy with other things even the second echo takes long.
-    first = echo_s(running)
-    assert first < max(1.0, 4 * echo_s(running))
+    # The best of three: a machine that is busy with other things may hold up any one of them, a listener that is
+    # blocked holds up all.
+    assert min(echo_s(running) for _ in range(3)) <= 1.0
+    echo("127.0.0.1", running.port, AE, "TEST")
 
 
 def test_two_hundred_silent_sockets_do_not_block_an_echo_and_are_reaped(tmp_path: Path) -> None:
@@ -188,17 +184,79 @@ def test_a_class_that_was_not_negotiated_is_not_supported(listener: Station) -> 
     connection.close()
 
 
-def test_a_peer_that_sends_without_waiting_for_answers_is_aborted(listener: Station) -> None:
-    connection = established(listener)
-    message = data_pdu(store_request(b"1.2.3"), 3) + data_pdu(bytes(10), 2)
-    answers = bytearray()
+def test_a_peer_that_never_reads_its_answers_is_let_go(listener: Station) -> None:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", listener.port))
+    connection.sendall(association_request(VERIFICATION))
+    connection.settimeout(0.5)
+    block = data_pdu(echo_request(), 3) * 100
     try:
-        connection.sendall(message * 2000)
-        while block := connection.recv(65536):
-            answers += block
+        for _ in range(10_000):
+            connection.sendall(block)
     except OSError:
-        answers += b"reset"
+        assert_serves(listener)
+    assert wait_until(lambda: listener.server.open_associations() == [], 60.0)
     connection.close()
-    assert answers
-    assert wait_until(lambda: listener.server.open_associations() == [], 5.0)
-    assert_serves(listener)
+
+
+def test_half_a_pdu_that_trickles_is_reaped_in_time(tmp_path: Path) -> None:
+    assert Limits().pdu_timeout_s <= 15.0
+    with station(tmp_path, limits=Limits(pdu_timeout_s=1.0)) as running:
+        connection = established(running)
+        connection.sendall(data_pdu(store_request(b"1.2.3"), 3))
+        half = data_pdu(bytes(16000), 0)
+        begun = time.monotonic()
+        ended = trickle(connection, [half[index : index + 1] for index in range(200)])
+        assert ended
+        assert time.monotonic() - begun < 10.0
+        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+        assert running.files() == []
+        assert_serves(running)
+
+
+def test_whole_pdus_that_trickle_for_ever_are_reaped(tmp_path: Path) -> None:
+    limits = Limits(network_timeout_s=1.0, pdu_timeout_s=1.0)
+    with station(tmp_path, limits=limits) as running:
+        connection = established(running)
+        connection.sendall(data_pdu(store_request(b"1.2.3"), 3))
+        assert trickle(connection, [data_pdu(b"x", 0)] * 200)
+        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+        assert running.files() == []
+
+
+def test_a_command_that_trickles_is_reaped(tmp_path: Path) -> None:
+    with station(tmp_path, limits=Limits(network_timeout_s=1.0, pdu_timeout_s=1.0)) as running:
+        connection = established(running)
+        assert trickle(connection, [data_pdu(b"", 1)] * 200)
+        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+
+
+def test_a_slow_peer_that_keeps_a_steady_pace_is_served(tmp_path: Path) -> None:
+    limits = Limits(network_timeout_s=1.0, pdu_timeout_s=1.0, minimum_bytes_per_s=20.0)
+    with station(tmp_path, limits=limits) as running:
+        connection = established(running)
+        connection.sendall(data_pdu(store_request(b"1.2.3"), 3))
+        assert not trickle(connection, [data_pdu(bytes(100), 0)] * 30)
+        connection.sendall(data_pdu(b"", 2))
+        assert status_of(receive_pdu(connection)) == 0xC000
+        connection.close()
+
+
+def trickle(connection: socket.socket, pieces: list[bytes]) -> bool:
+    """Send a piece every tenth of a second; True when the peer has had enough."""
+    connection.setblocking(False)
+    try:
+        for piece in pieces:
+            connection.send(piece)
+            time.sleep(0.1)
+            try:
+                if connection.recv(100)[:1] in (b"", b"\x07"):
+                    return True
+            except BlockingIOError:
+                continue
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(8.0)
+    return False

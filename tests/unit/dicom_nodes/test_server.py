@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dicom_nodes.contexts import MAXIMUM_CONTEXTS, Acceptable, proposals
+from dicom_nodes.dimse import ProtocolError
 from dicom_nodes.server import HalfOpen, Limits
-from dicom_nodes.upper_layer import DataPdu, ProtocolError, read_pdu
+from dicom_nodes.upper_layer import read_pdu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,12 +54,6 @@ def test_a_peer_that_trickles_bytes_meets_the_deadline(pair: tuple[socket.socket
     with pytest.raises(TimeoutError):
         read_pdu(ours, {4: 100}, deadline=begun + 0.2)
     assert time.monotonic() - begun < 1
-
-
-@pytest.mark.parametrize("body", [b"\x00", struct.pack(">LB", 1, 1) + b"\x00", struct.pack(">LB", 99, 1) + b"\x00" * 9])
-def test_presentation_data_values_that_do_not_fit_their_pdu_are_refused(body: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        DataPdu(bytearray(6) + body)
 
 
 def test_an_address_with_too_many_half_open_connections_loses_its_oldest() -> None:
