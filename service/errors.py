@@ -7,6 +7,7 @@
     │   └── DestinationError    a PACS is down, busy or refused for now
     └── PermanentError          trying again cannot help; the instance stays, the job says why
         ├── InvalidInstanceError    what arrived is no DICOM instance that we can store
+        ├── ObjectRefusedError      an output cannot hold this result: the other objects are sent
         ├── NotEligibleError        a pipeline does not read this kind of image: a result, not a fault
         │   └── UndecodableError    its pixels cannot be decoded
         ├── ModelError              a model package is incomplete, altered or does not fit
@@ -43,6 +44,10 @@ class PermanentError(PellucidError):
 
 class InvalidInstanceError(PermanentError):
     """What arrived is no DICOM instance that can be stored."""
+
+
+class ObjectRefusedError(PermanentError):
+    """An output cannot hold this result; the job delivers its other objects and says why this one is missing."""
 
 
 class NotEligibleError(PermanentError):

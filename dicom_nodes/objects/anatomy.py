@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydicom.dataset import Dataset
 
 from dicom_nodes.objects.attributes import items, text, texts
@@ -65,21 +63,29 @@ def add_anatomy(source: Dataset, dataset: Dataset) -> None:
     """Both panels lie as the source lies, so its orientation and side hold for the picture."""
     orientation = texts(source, "PatientOrientation")
     dataset.PatientOrientation = list(orientation) if len(orientation) == 2 else None  # noqa: PLR2004
-    for keyword in ("BodyPartExamined", "ImageLaterality"):
-        value = text(source, keyword)
-        if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
-            setattr(dataset, keyword, value)
-    _add_laterality(source, dataset)
+    side = text(source, "ImageLaterality")
+    if side and len(side) <= 16:  # noqa: PLR2004 - a code string's length
+        dataset.ImageLaterality = side
+    add_body_part(source, dataset)
     for item in items(source, "AnatomicRegionSequence")[:1]:
         if text(item, "CodeValue") and text(item, "CodingSchemeDesignator") and text(item, "CodeMeaning"):
             dataset.AnatomicRegionSequence = [_plain_code(item)]
+
+
+def add_body_part(source: Dataset, dataset: Dataset, *, side: bool = True) -> None:
+    """Write Body Part Examined and, with `side`, Laterality of the General Series module (PS3.3 C.7.3.1)."""
+    value = text(source, "BodyPartExamined")
+    if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
+        dataset.BodyPartExamined = value
+    if side:
+        _add_laterality(source, dataset)
 
 
 def _add_laterality(source: Dataset, dataset: Dataset) -> None:
     """Laterality is type 2C (PS3.3 C.7.3.1): forbidden on unpaired parts, else present, if need be empty."""
     if text(source, "BodyPartExamined").upper() in _UNPAIRED or "ImageLaterality" in dataset:
         return
-    side = text(source, "Laterality").upper()
+    side = (text(source, "Laterality") or text(source, "ImageLaterality")).upper()
     dataset.Laterality = side if side in {"L", "R"} else None
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOT_FOR_DIAGNOSIS = "AI - research use, not for primary diagnosis."
 HOW_TO_READ = "Colour shows what influenced the model, not the extent of disease."
+HOW_TO_READ_LINES = "Lines show what influenced the model, not the extent of disease."
 HOW_TO_READ_NEGATIVE = "The outline shows what influenced the model most; it marks no disease."
 
 

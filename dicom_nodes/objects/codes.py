@@ -52,8 +52,19 @@ _PROCEDURES = {
 }
 _CHEST_RADIOGRAPH = Code(value="399208008", scheme="SCT", meaning="Plain chest X-ray")
 _IMAGING = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
-_SITES = {"CHEST": Code(value="51185008", scheme="SCT", meaning="Thoracic structure")}
-_SITES["THORAX"] = _SITES["CHEST"]
+_SITES = {
+    "ABDOMEN": Code(value="818981001", scheme="SCT", meaning="Abdomen"),
+    "BRAIN": Code(value="12738006", scheme="SCT", meaning="Brain"),
+    "CHEST": Code(value="51185008", scheme="SCT", meaning="Thoracic structure"),
+    "HEAD": Code(value="69536005", scheme="SCT", meaning="Head"),
+    "LIVER": Code(value="10200004", scheme="SCT", meaning="Liver"),
+    "NECK": Code(value="45048000", scheme="SCT", meaning="Neck"),
+    "PELVIS": Code(value="12921003", scheme="SCT", meaning="Pelvis"),
+    "SPINE": Code(value="421060004", scheme="SCT", meaning="Spine"),
+    "THORAX": Code(value="51185008", scheme="SCT", meaning="Thoracic structure"),
+}
+WHOLE_BODY = Code(value="38266002", scheme="SCT", meaning="Entire body as a whole")
+VISUAL_EXPLANATION = Code(value="130401", scheme="DCM", meaning="Visual explanation")
 
 
 def dcm(value: str, meaning: str) -> Code:

@@ -107,7 +107,7 @@ def _title(scene: Scene) -> list[Line]:
     lines.append(Line(text=captions.trust(attribution).capitalize(), size=24, colour=trust_colour(attribution)))
     if not scene.withheld:
         smoothed = "Smoothed for display." if scene.smoothed else ""
-        lines.append(Line(text=f"{captions.doubts(attribution)} {smoothed}", size=20, colour=QUIET))
+        lines.append(Line(text=f"{captions.doubts(attribution)} {smoothed}".strip(), size=20, colour=QUIET))
     return lines
 
 

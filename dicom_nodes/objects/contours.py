@@ -20,6 +20,8 @@ _MIN_SHARE = 0.0005
 """Of the image: smaller islands are noise of the map."""
 _ROUGH = 12
 """A map with more islands at half maximum is a pixel map and is smoothed before lines are drawn."""
+_SMOOTHING = 0.02
+"""Of the longer side: standard deviation of the smoothing."""
 _GRID = 512
 """Lines are computed on at most this many samples a side; a class activation map has 7 to 32."""
 
@@ -51,8 +53,11 @@ def outlined(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     if not is_rough(values):
         return values
-    smooth = ndimage.gaussian_filter(values, sigma=0.02 * max(values.shape), mode="constant")
-    return np.asarray(magnitude(smooth) * values.max(), dtype=np.float32)
+    step = max(1, -(-max(values.shape) // _GRID))
+    grid = _block_means(values, step)
+    smooth = ndimage.gaussian_filter(grid, sigma=_SMOOTHING * max(grid.shape), mode="constant")
+    spread = ndimage.zoom(magnitude(smooth.astype(np.float32)), step, order=1, grid_mode=True, mode="nearest")
+    return np.asarray(spread[: values.shape[0], : values.shape[1]] * values.max(), dtype=np.float32)
 
 
 def is_rough(values: NDArray[np.float32]) -> bool:
@@ -87,15 +92,19 @@ def whole_image(rows: int, columns: int) -> Region:
 
 def inside(region: Region, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return which pixel centres lie inside the outline, by the even-odd rule."""
-    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    crossings = np.zeros(shape, dtype=np.int32)
     x, y = region.points[:, 0], region.points[:, 1]
+    left, right = int(x.min()), int(np.ceil(x.max()))
+    top, bottom = int(y.min()), int(np.ceil(y.max()))
+    rows, columns = np.arange(top, bottom) + 0.5, np.arange(left, right) + 0.5
+    crossings = np.zeros((bottom - top, right - left), dtype=np.int32)
     for x0, y0, x1, y1 in zip(x[:-1], y[:-1], x[1:], y[1:], strict=True):
         hit = np.nonzero((rows >= min(y0, y1)) & (rows < max(y0, y1)))[0]
         if hit.size:
             at = x0 + (rows[hit] - y0) * (x1 - x0) / (y1 - y0)
             crossings[hit] += columns[None, :] >= at[:, None]
-    return np.asarray(crossings % 2 == 1)
+    mask = np.zeros(shape, dtype=bool)
+    mask[top:bottom, left:right] = crossings % 2 == 1
+    return mask
 
 
 def _islands(values: NDArray[np.float32]) -> int:

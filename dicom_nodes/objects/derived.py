@@ -54,7 +54,7 @@ def start(source: Dataset, run: Result | Refusal, kind: Kind, *, ordinal: int = 
     dataset.SeriesDescription = kind.series_description[:_LO]
     dataset.InstanceNumber = max(1, integer(source, "InstanceNumber", 1)) + ordinal
     _add_times(source, dataset, run.created_at)
-    _add_equipment(dataset, run)
+    _add_equipment(dataset, run, local_time(source, run.created_at))
     return dataset
 
 
@@ -99,22 +99,23 @@ def _add_times(source: Dataset, dataset: Dataset, created_at: datetime) -> None:
         setattr(dataset, f"{prefix}Time", moment.strftime("%H%M%S"))
 
 
-def _add_equipment(dataset: Dataset, run: Result | Refusal) -> None:
+def _add_equipment(dataset: Dataset, run: Result | Refusal, moment: datetime) -> None:
     """General Equipment says who made the object; Contributing Equipment which model (IHE AI Results)."""
     dataset.Manufacturer = identity.MANUFACTURER
     dataset.ManufacturerModelName = identity.MODEL_NAME
     dataset.SoftwareVersions = run.software_version[:_LO]
-    dataset.ContributingEquipmentSequence = [_contributing(run.model, run)]
+    dataset.ContributingEquipmentSequence = [_contributing(run.model, run, moment)]
 
 
-def _contributing(model: ModelIdentity, run: Result | Refusal) -> Dataset:
+def _contributing(model: ModelIdentity, run: Result | Refusal, moment: datetime) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [codes.item(codes.PROCESSING_EQUIPMENT)]
     item.Manufacturer = model.manufacturer[:_LO]
     item.ManufacturerModelName = model.title[:_LO]
     item.SoftwareVersions = [model.version[:_LO], f"{run.pipeline} {run.pipeline_version}"[:_LO]]
     item.DeviceUID = identity.device_uid(model_sha256=model.sha256)
-    # A DT value carries its own offset from UTC, so no zone needs to be known.
-    item.ContributionDateTime = run.created_at.astimezone(UTC).strftime("%Y%m%d%H%M%S") + "+0000"
+    # Without an offset of its own, which dcmtk's checker of presentation states takes for an error: like every
+    # date of the object it is in Timezone Offset From UTC, or local.
+    item.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S")
     item.ContributionDescription = "Classified the image and explained the result"[:_LO]
     return item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from service.errors import NotEligibleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
+
+    from service.types import Image
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of RGB, ITU-R BT.601; the same weights as YBR_FULL (PS3.3 C.7.6.3.1.2)."""
@@ -86,6 +89,48 @@ def voi_values(dataset: Dataset, values: NDArray[np.float32], padding: NDArray[n
             return grey
     low, high = _default_range(dataset, values if padding is None else values[~padding])
     return _clip((values - low) / max(high - low, 1e-6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A window as PS3.3 C.11.2.1.2 writes it."""
+
+    center: float
+    width: float
+    function: str
+
+
+def shown_by(dataset: Dataset, image: Image) -> Window | Dataset:
+    """Return what turned `values` into `grey`: the item of the VOI LUT that was used, else one explicit window.
+
+    Where the source has neither, or one that leaves nothing to see, the window is worked out from the pixels.
+    """
+    source = macro(dataset, "FrameVOILUTSequence")
+    table = _voi_table(dataset, source, image.values)
+    if table is not None and np.ptp(table) > 0:
+        return items(source, "VOILUTSequence")[0]
+    window = _window(source, image.values)
+    center, width = number(source, "WindowCenter"), number(source, "WindowWidth")
+    if window is not None and center is not None and width is not None and np.ptp(window) > 0:
+        return Window(center=center, width=width, function=text(source, "VOILUTFunction").upper() or "LINEAR")
+    return _window_of(image, inverted=is_inverted(dataset))
+
+
+def _window_of(image: Image, *, inverted: bool) -> Window:
+    """Solve grey = (value - low) / (high - low) from the two pixels that differ most without being cut off."""
+    grey, values = image.grey.ravel(), image.values.ravel()
+    grey = 1.0 - grey if inverted else grey
+    inner = np.nonzero((grey > 0.0) & (grey < 1.0))[0]
+    low, high = float(values.min()), float(values.max())
+    if inner.size:
+        first, last = inner[np.argmin(grey[inner])], inner[np.argmax(grey[inner])]
+        rise = float(grey[last]) - float(grey[first])
+        if rise > 0:
+            width = (float(values[last]) - float(values[first])) / rise
+            low = float(values[first]) - width * float(grey[first])
+            high = low + width
+    # LINEAR counts both ends in: its width is one more than the range (PS3.3 C.11.2.1.2.1).
+    return Window(center=(low + high) / 2 + 0.5, width=max(high - low, 1e-3) + 1.0, function="LINEAR")
 
 
 def _voi_table(dataset: Dataset, source: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from dicom_nodes.objects import contours
 from dicom_nodes.objects.captions import is_shown
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
-from dicom_nodes.objects.subject import default_explanation, explanations_of, explained_findings
+from dicom_nodes.objects.subject import default_explanation, explained_findings, explanations_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -42,9 +42,11 @@ UNCOMPRESSED_KIND = "secondary-capture-uncompressed"
 SERIES_NUMBER = 9001
 MAX_JPEG_BYTES = 1_000_000
 """Of all pages together."""
-_QUALITIES = (90, 85, 80, 70, 60)
+_QUALITIES = (90, 80, 70, 60)
 _PANELS = (LARGEST_PANEL, 832, 640)
 """Sides of panels to try until the pages are small enough."""
+_HOPELESS = 2.2
+"""The lowest quality makes files about half as large as the highest: beyond that only smaller panels help."""
 _PAGE_NUMBER_VECTOR = 0x00182001
 
 
@@ -231,8 +233,11 @@ def _small_enough(about: Subject, draw: Draw) -> tuple[Pages, list[bytes]]:
         pages = draw(about, largest=largest)
         for quality in _QUALITIES:
             frames = [_encoded(page.picture, quality) for page in pages.renderings]
-            if sum(map(len, frames)) <= MAX_JPEG_BYTES:
+            size = sum(map(len, frames))
+            if size <= MAX_JPEG_BYTES:
                 return pages, frames
+            if largest != _PANELS[-1] and size > _HOPELESS * MAX_JPEG_BYTES:
+                break
     return pages, frames
 
 

@@ -136,13 +136,13 @@ def test_it_lies_in_the_study_in_a_series_of_its_own(source: Make, saved: Save, 
 
 
 def test_the_contributing_equipment_names_the_model(source: Make, saved: Save, result: Results) -> None:
-    read = read_image(saved(source()))
+    read = read_image(saved(source(TimezoneOffsetFromUTC="+0900")))
     (item,) = build(read.header, read.image, result(read.image)).ContributingEquipmentSequence
     purpose = item.PurposeOfReferenceCodeSequence[0]
     assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109102", "DCM")
     assert (item.Manufacturer, item.ManufacturerModelName) == ("Pellucid", "Compact ResNet")
     assert item.SoftwareVersions == ["1.0.0", "chest-xray-pneumonia 1"]
-    assert item.ContributionDateTime == "20261123110509+0000"
+    assert item.ContributionDateTime == "20261123200509"
 
 
 def test_dates_are_the_jobs_in_the_zone_of_the_source(source: Make, saved: Save, result: Results) -> None:

@@ -13,9 +13,6 @@ from pydicom.sr.coding import Code
 from dicom_nodes.objects.read import read_header, read_image
 from dicom_nodes.objects.structured_report import (
     build,
-    build_comprehensive,
-    build_enhanced,
-    build_series,
 )
 from dicom_nodes.objects.write import to_bytes
 from service.types import OutboxObject
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Refusal, Result
+    from service.types import Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]
