@@ -124,6 +124,7 @@ class Peer(Strict):
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    outputs: tuple[str, ...] = ()
     tls: bool = False
     certificate: str = ""
     addresses: tuple[Network, ...] = ()

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from dicom_nodes.objects import refusal_report
 from dicom_nodes.objects.read import SourceImage, read_header, read_image
 from dicom_nodes.objects.write import to_bytes
+from service.destinations import REFUSAL
 from service.eligibility import reason_not_to_read
-from service.errors import NotEligibleError
+from service.errors import NotEligibleError, ObjectRefusedError
 from service.types import Finding, OutboxObject, Refusal, Result
 from workers.device import choose_device
 from workers.explaining import explain_image
 from workers.models.package import load_package
-from workers.registry import load_explainers, load_outputs
+from workers.registry import IMAGE_OUTPUTS, load_explainers, load_outputs, outputs_of_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from service.types import Image
     from workers.interfaces import Classifier, Explainer
     from workers.registry import OutputBuilder
-
-REFUSAL = "refusal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,8 @@ class Analysis:
     source: SourceImage
     result: Result
     objects: tuple[BuiltObject, ...]
+    not_written: tuple[str, ...] = ()
+    """Outputs that could not say the result truthfully, with the reason."""
 
 
 class Analyst:
@@ -75,13 +76,28 @@ class Analyst:
         self.pipeline = pipeline
         self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers, pipeline.parameters)
         self._outputs: dict[str, OutputBuilder] = load_outputs(pipeline.outputs)
+        for peer in settings.peers.values():
+            self._outputs |= load_outputs(outputs_of_profile(peer.outputs, IMAGE_OUTPUTS))
         device = choose_device(settings.worker.device)
         self.classifier: Classifier = load_package(settings.models_directory / pipeline.model, device)
 
     def analyse(
-        self, path: Path, *, job_id: str, created_at: datetime, supersedes: Sequence[OutboxObject] = ()
+        self,
+        path: Path,
+        *,
+        job_id: str,
+        created_at: datetime,
+        supersedes: Sequence[OutboxObject] = (),
+        outputs: Sequence[str] = (),
     ) -> Analysis:
         """Analyse one image.
+
+        Args:
+            path: a DICOM file.
+            job_id: of the job; names what is written.
+            created_at: of the job; dates what is written.
+            supersedes: objects of the earlier result.
+            outputs: names of what to write; empty: the pipeline's.
 
         Raises:
             NotEligibleError: the model does not read this image; the message says why.
@@ -93,7 +109,8 @@ class Analyst:
             raise NotEligibleError(reason)
         source = read_image(path)
         result = self._result(source.image, job_id, created_at, tuple(supersedes))
-        return Analysis(source=source, result=result, objects=self._build(source, result))
+        objects, not_written = self._build(source, result, outputs or self.pipeline.outputs)
+        return Analysis(source=source, result=result, objects=objects, not_written=not_written)
 
     def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject:
         """Build the short report "not analysed" for a study."""
@@ -141,12 +158,20 @@ class Analyst:
             supersedes=supersedes,
         )
 
-    def _build(self, source: SourceImage, result: Result) -> tuple[BuiltObject, ...]:
-        objects = []
-        for kind, build in self._outputs.items():
-            dataset = build(source.header, source.image, result)
-            objects.append(BuiltObject(kind=kind, dataset=dataset, data=to_bytes(dataset)))
-        return tuple(objects)
+    def _build(
+        self, source: SourceImage, result: Result, outputs: Sequence[str]
+    ) -> tuple[tuple[BuiltObject, ...], tuple[str, ...]]:
+        objects, not_written = [], []
+        for kind in outputs:
+            if kind not in self._outputs:
+                continue  # of a destination's profile, and for series only
+            try:
+                dataset = self._outputs[kind](source.header, source.image, result)
+            except ObjectRefusedError as error:
+                not_written.append(f"{kind}: {error}")
+            else:
+                objects.append(BuiltObject(kind=kind, dataset=dataset, data=to_bytes(dataset)))
+        return tuple(objects), tuple(not_written)
 
 
 def _labels_to_explain(findings: Sequence[Finding], most: int) -> list[int]:

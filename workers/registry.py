@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from service.types import Image, Result
+    from service.types import Image, Result, Series
     from workers.interfaces import Explainer
 
     OutputBuilder = Callable[[Dataset, Image, Result], Dataset]
+    SeriesOutputBuilder = Callable[[Sequence[Dataset], Series, Result], Dataset]
+
+IMAGE_OUTPUTS = "pellucid.outputs"
+SERIES_OUTPUTS = "pellucid.series_outputs"
 
 
 def load_explainers(
@@ -42,12 +46,37 @@ def _explainer(name: str, parameters: Mapping[str, bool | int | float | str]) ->
 
 
 def load_outputs(names: Iterable[str]) -> dict[str, OutputBuilder]:
-    """Load output builders by name, in that order.
+    """Load output builders for single images by name, in that order.
 
     Raises:
         PipelineError: a name is not registered; the message lists those that are.
     """
-    return {name: _load("pellucid.outputs", name, "output") for name in names}
+    return {name: _load(IMAGE_OUTPUTS, name, "output") for name in names}
+
+
+def load_series_outputs(names: Iterable[str]) -> dict[str, SeriesOutputBuilder]:
+    """Load output builders for series by name, in that order.
+
+    Raises:
+        PipelineError: a name is not registered; the message lists those that are.
+    """
+    return {name: _load(SERIES_OUTPUTS, name, "series output") for name in names}
+
+
+def outputs_of_profile(names: Iterable[str], group: str) -> tuple[str, ...]:
+    """Return those outputs of a destination's profile that a group has.
+
+    A profile says what a viewer shows, whatever the pipeline reads: `segmentation` in it is nothing to an image.
+
+    Raises:
+        PipelineError: a name is registered for neither images nor series.
+    """
+    known = {entry.name for each in (IMAGE_OUTPUTS, SERIES_OUTPUTS) for entry in entry_points(group=each)}
+    for name in names:
+        if name not in known:
+            raise PipelineError(f"there is no output '{name}' for [peers]{nearest(name, sorted(known))}")
+    here = {entry.name for entry in entry_points(group=group)}
+    return tuple(name for name in names if name in here)
 
 
 def check_names(group: str, names: Iterable[str], what: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from service.destinations import destinations_of, kinds_for, outputs_to_build
 from service.errors import NotEligibleError, PermanentError
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
@@ -47,6 +48,7 @@ class JobRunner:
         metrics: WorkerMetrics,
     ) -> None:
         self._settings = settings.worker
+        self._peers = settings.peers
         if settings.worker.threads:
             torch.set_num_threads(settings.worker.threads)
         self._work = work
@@ -87,6 +89,9 @@ class JobRunner:
             raise PermanentError(f"pipeline '{claim.job.pipeline}' is not enabled any more: see pipelines.enabled")
         made: list[BuiltObject] = []
         refused: Counter[str] = Counter()
+        not_written: dict[str, None] = {}
+        destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
+        analysed = 0
         for instance in claim.inputs:
             try:
                 with self._metrics.stages.labels("analysing").time():
@@ -95,6 +100,7 @@ class JobRunner:
                         job_id=claim.job.id,
                         created_at=claim.job.created_at,
                         supersedes=claim.replaced,
+                        outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
                     )
             except PermanentError as error:
                 if not isinstance(error, NotEligibleError) and len(claim.inputs) == 1:
@@ -102,11 +108,15 @@ class JobRunner:
                 refused[str(error)] += 1
                 self._metrics.refusals.labels(claim.job.pipeline, reason_class(error)).inc()
             else:
+                analysed += 1
                 made += analysis.objects
+                not_written |= dict.fromkeys(analysis.not_written)
                 self._count(claim.job.pipeline, analysis.result)
         reason = "; ".join(f"{text} ({count} images)" if count > 1 else text for text, count in refused.items())
-        if made:
-            self._put_out(claim, analyst, made, JobState.DONE, f"not analysed: {reason}" if reason else "")
+        if analysed:
+            notes = [f"not analysed: {reason}"] if reason else []
+            notes += [f"not written: {text}" for text in not_written]
+            self._put_out(claim, analyst, made, JobState.DONE, "; ".join(notes))
             return JobState.DONE
         if analyst.pipeline.report_refused:
             made = [self._refusal(analyst, claim, reason)]
@@ -130,13 +140,12 @@ class JobRunner:
             kept = [
                 entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data)) for entry in made
             ]
-        destinations = [
-            f"@{claim.job.calling_ae}" if name == "@sender" else name for name in analyst.pipeline.destinations
-        ]
+        destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
+        kinds = {name: kinds_for(name, analyst.pipeline, self._peers) for name in destinations}
         # Before the ledger: what is delivered is in the log, even when this process dies in between.
         inputs = {instance.sop_instance_uid: instance.sha256 for instance in claim.inputs}
         self._trail.result(claim.job, inputs, tuple(kept), state=state)
-        self._work.finish(claim, kept, destinations, state=state, reason=reason)
+        self._work.finish(claim, kept, destinations, state=state, reason=reason, kinds=kinds)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from service.ledger.transactions import Ledger, insert_missing, moment
 from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -162,8 +162,17 @@ class Work(Ledger):
         *,
         state: JobState = JobState.DONE,
         reason: str = "",
+        kinds: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """End a job and put its objects up for delivery, in one transaction.
+
+        Args:
+            claim: the job.
+            made: its objects.
+            destinations: where they go.
+            state: how it ended.
+            reason: why, in words for an administrator.
+            kinds: the kinds of objects that a destination is sent; one that is not named is sent all.
 
         Raises:
             LeaseLostError: the job is not this worker's any more; nothing was written.
@@ -179,7 +188,12 @@ class Work(Ledger):
             insert_missing(
                 connection,
                 deliveries,
-                *[_delivery_row(entry, destination, now) for entry in made for destination in destinations],
+                *[
+                    _delivery_row(entry, destination, now)
+                    for entry in made
+                    for destination in destinations
+                    if kinds is None or destination not in kinds or entry.kind in kinds[destination]
+                ],
             )
 
     def give_back(self, claim: Claim, *, reason: str, maximum_attempts: int) -> JobState:
