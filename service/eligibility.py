@@ -37,6 +37,7 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
         _body_part(header, rules.body_parts),
         _view(header, rules.views),
         _size(header, rules),
+        _age(header, rules),
     )
     return next((reason for reason in checks if reason), None)
 
@@ -89,6 +90,14 @@ def _size(header: ImageHeader, rules: Eligibility) -> str | None:
         f"{header.rows} x {header.columns} pixels: this model needs at least "
         f"{rules.minimum_rows} x {rules.minimum_columns}"
     )
+
+
+def _age(header: ImageHeader, rules: Eligibility) -> str | None:
+    age = header.age_years
+    if age is None or rules.minimum_age_years <= age <= rules.maximum_age_years:
+        return None
+    # The age itself is the patient's and stays out of the reason, which is logged.
+    return f"the patient's age: this model reads {rules.minimum_age_years:g} to {rules.maximum_age_years:g} years"
 
 
 def _words(header: ImageHeader) -> frozenset[str]:

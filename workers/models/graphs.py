@@ -9,28 +9,36 @@ from service.validation import nearest
 from workers.models.compact import CompactResNet
 from workers.models.densenet import DenseNet121
 from workers.models.resnet import resnet18, resnet34, resnet50, resnet50_fine
+from workers.models.small import SliceNet, VolumeNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-GRAPHS: Mapping[str, Callable[[int], nn.Module]] = {
+GRAPHS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet-compact": CompactResNet,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet50-fine": resnet50_fine,
     "densenet121": DenseNet121,
+    "slice-net": SliceNet,
+    "volume-net": VolumeNet,
 }
+GREY_ONLY = frozenset({"resnet-compact", "slice-net", "volume-net"})
 
 
-def build_graph(name: str, *, labels: int) -> nn.Module:
-    """Return a fresh network for one grey channel with `labels` outputs.
+def build_graph(name: str, *, labels: int, channels: int = 1) -> nn.Module:
+    """Return a fresh network with `labels` outputs.
 
     Raises:
-        ModelError: no graph has this name; the message names those that exist.
+        ModelError: no graph has this name (the message names those that exist), or it reads one channel only.
     """
     if name not in GRAPHS:
         raise ModelError(f"graph '{name}' does not exist{nearest(name, list(GRAPHS))}")
+    if name not in GREY_ONLY:
+        return GRAPHS[name](labels, channels)
+    if channels != 1:
+        raise ModelError(f"graph '{name}' reads one channel, not {channels}")
     return GRAPHS[name](labels)

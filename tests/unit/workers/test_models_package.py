@@ -90,7 +90,7 @@ def test_missing_weights_are_named(package: Path) -> None:
 def test_weights_outside_the_package_are_refused(package: Path) -> None:
     card = (package / "model.toml").read_text()
     (package / "model.toml").write_text(card.replace('"weights.safetensors"', '"../weights.safetensors"'))
-    with pytest.raises(ModelError, match=r"beside model\.toml"):
+    with pytest.raises(ModelError, match="must lie in the package"):
         load_package(package, CPU)
 
 
@@ -125,12 +125,13 @@ def test_an_answer_that_is_not_finite_is_an_error(package: Path) -> None:
     tensors = load_file(package / load_card(package).weights.file)
     tensors["fc.bias"] = torch.tensor([float("nan")], dtype=torch.float16)
     replace_weights(package, save(tensors))
-    classifier = load_package(package, CPU)
     with pytest.raises(ModelError, match="not finite"):
-        classifier.logits(torch.zeros(1, 1, 224, 224))
+        load_package(package, CPU)
 
 
 def test_a_constant_image_is_not_eligible(package: Path) -> None:
     classifier = load_package(package, CPU)
-    with pytest.raises(NotEligibleError, match="constant"):
+    with pytest.raises(NotEligibleError, match="black"):
         classifier.preprocess(image_of(np.zeros((100, 100))))
+    with pytest.raises(NotEligibleError, match="constant"):
+        classifier.preprocess(image_of(np.full((100, 100), 0.5)))

@@ -56,8 +56,11 @@ def test_a_map_lands_on_the_source_where_it_came_from() -> None:
     ("grey", "reason"),
     [
         (np.full((50, 50), 0.4, np.float32), "constant"),
-        (np.zeros((1, 1), np.float32), "constant"),
-        (np.array([[0.0, np.nan], [1.0, 0.5]], np.float32), "not finite"),
+        (np.zeros((50, 50), np.float32), "black"),
+        (np.zeros((1, 1), np.float32), "too few"),
+        (np.where(np.eye(50) > 0, np.nan, 0.5).astype(np.float32), "not finite"),
+        (np.where(np.eye(50) > 0, np.inf, 0.5).astype(np.float32), "not finite"),
+        (np.broadcast_to(np.float32(0.5), (20_000, 20_000)), "the limit is"),
         (np.zeros((4, 4, 3), np.float32), "one grey frame"),
     ],
 )
