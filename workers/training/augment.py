@@ -56,26 +56,29 @@ class Batch:
         return Batch(films=self.films.to(device), lungs=self.lungs.to(device), masks=self.masks.to(device))
 
 
-def augment(batch: Batch, generator: torch.Generator) -> Batch:
-    """Return the batch under a random pose, exposure, background and lettering."""
-    films = _background(batch.films, batch.lungs, generator)
-    moved = _move(Batch(films=films, lungs=batch.lungs, masks=batch.masks), generator)
-    films = _expose(moved.films, generator)
-    films = _degrade(films, generator)
-    films = _collimate(films, generator)
-    films = _letter(films, generator)
+def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0) -> Batch:
+    """Return the batch under a random pose, exposure, background and lettering.
+
+    `strength` in [0, 1] scales how far and how often everything changes.
+    """
+    films = _background(batch.films, batch.lungs, generator, strength)
+    moved = _move(Batch(films=films, lungs=batch.lungs, masks=batch.masks), generator, strength)
+    films = _expose(moved.films, generator, strength)
+    films = _degrade(films, generator, strength)
+    films = _collimate(films, generator, strength)
+    films = _letter(films, generator, strength)
     return Batch(films=films, lungs=moved.lungs, masks=moved.masks)
 
 
-def _move(batch: Batch, generator: torch.Generator) -> Batch:
+def _move(batch: Batch, generator: torch.Generator, strength: float) -> Batch:
     count = batch.films.shape[0]
-    angle = math.radians(12) * _spread(count, generator)
-    zoom = torch.exp(_between(count, -0.32, 0.16, generator))
-    aspect = torch.exp(0.12 * _spread(count, generator))
-    shear = 0.08 * _spread(count, generator)
+    angle = math.radians(12) * strength * _spread(count, generator)
+    zoom = torch.exp(strength * _between(count, -0.32, 0.16, generator))
+    aspect = torch.exp(0.12 * strength * _spread(count, generator))
+    shear = 0.08 * strength * _spread(count, generator)
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = zoom * aspect, zoom / aspect
-    shift = 0.12 * torch.stack([_spread(count, generator), _spread(count, generator)], dim=1)
+    shift = 0.12 * strength * torch.stack([_spread(count, generator), _spread(count, generator)], dim=1)
     matrix = torch.stack([torch.stack([x * cos, -y * sin + shear], 1), torch.stack([x * sin, y * cos], 1)], dim=1)
     theta = torch.cat([matrix, shift[:, :, None]], dim=2)
     grid = F.affine_grid(theta, list(batch.films.shape), align_corners=False)
@@ -93,27 +96,27 @@ def _sample(films: torch.Tensor, grid: torch.Tensor, generator: torch.Generator)
     return torch.where(air, torch.zeros_like(continued), continued)
 
 
-def _expose(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _expose(films: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     count = films.shape[0]
-    gamma = torch.exp(0.45 * _spread(count, generator)).view(-1, 1, 1, 1)
-    gain = torch.exp(0.25 * _spread(count, generator)).view(-1, 1, 1, 1)
-    offset = 0.08 * _spread(count, generator).view(-1, 1, 1, 1)
+    gamma = torch.exp(0.45 * strength * _spread(count, generator)).view(-1, 1, 1, 1)
+    gain = torch.exp(0.25 * strength * _spread(count, generator)).view(-1, 1, 1, 1)
+    offset = 0.08 * strength * _spread(count, generator).view(-1, 1, 1, 1)
     return (films.clamp(1e-4, 1.0) ** gamma * gain + offset).clamp(0.0, 1.0)
 
 
-def _degrade(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _degrade(films: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     """Blur a part of the films as a coarser detector would, and add quantum noise to all."""
     count, _, rows, columns = films.shape
     scale = float(_between(1, 0.35, 0.9, generator))
     small = F.interpolate(films, scale_factor=scale, mode="bilinear", antialias=True, align_corners=False)
     blurred = F.interpolate(small, size=(rows, columns), mode="bilinear", align_corners=False)
-    chosen = happens(count, 0.35, generator)
+    chosen = happens(count, 0.35 * strength, generator)
     films = torch.where(chosen, blurred, films)
-    amount = 0.025 * torch.rand((count, 1, 1, 1), generator=generator)
+    amount = 0.025 * strength * torch.rand((count, 1, 1, 1), generator=generator)
     return (films + amount * torch.randn(films.shape, generator=generator)).clamp(0.0, 1.0)
 
 
-def _background(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _background(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     """Away from the lungs: brighten or darken smoothly, or show another film's surroundings."""
     count, _, rows, columns = films.shape
     near = widen(lungs, BODY_MARGIN)
@@ -126,17 +129,17 @@ def _background(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Gener
         mode="bilinear",
         align_corners=False,
     )
-    lit = happens(count, 0.5, generator)
+    lit = happens(count, 0.5 * strength, generator)
     films = torch.where(lit, films + 0.16 * far * field, films)
     other = films[torch.randperm(count, generator=generator)]
-    swapped = happens(count, 0.15, generator)
+    swapped = happens(count, 0.15 * strength, generator)
     return torch.where(swapped, films * (1 - far) + other * far, films).clamp(0.0, 1.0)
 
 
-def _collimate(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _collimate(films: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     """Cover up to a tenth of each side of a part of the films with black or a shade of grey."""
     count, _, rows, columns = films.shape
-    chosen = happens(count, 0.3, generator)
+    chosen = happens(count, 0.3 * strength, generator)
     widths = 0.1 * torch.rand((count, 4), generator=generator) ** 2
     row = torch.linspace(0, 1, rows).view(1, 1, -1, 1)
     column = torch.linspace(0, 1, columns).view(1, 1, 1, -1)
@@ -147,19 +150,19 @@ def _collimate(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.where(chosen & covered, shade, films)
 
 
-def _letter(films: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _letter(films: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     """Burn one or two texts into half of the films and blacken a patch of a corner in a quarter."""
     films = films.clone()
     count, _, rows, columns = films.shape
     draws = torch.rand((count, 12), generator=generator).tolist()
     for index, draw in enumerate(draws):
-        if draw[0] < BLACKENED:
+        if draw[0] < BLACKENED * strength:
             height, width = int(rows * (0.08 + 0.15 * draw[1])), int(columns * (0.08 + 0.15 * draw[2]))
             top, left = round(draw[3]) * (rows - height), round(draw[4]) * (columns - width)
             films[index, 0, top : top + height, left : left + width] = 0.0
         for start in (5, 8):
-            if draw[start] < LETTERED:
-                _burn(films[index, 0], draw[start] / LETTERED, draw[start + 1], draw[start + 2])
+            if draw[start] < LETTERED * strength:
+                _burn(films[index, 0], draw[start] / (LETTERED * strength), draw[start + 1], draw[start + 2])
     return films
 
 

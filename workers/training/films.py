@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from PIL import Image as Pillow
 from service.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,25 +59,42 @@ def patient_of(name: str) -> str:
     return name
 
 
-def find_films(folder: Path, *, negative: str, positive: str) -> list[Film]:
+def find_films(data: Path, *, negative: str, positive: str) -> list[Film]:
     """List the films of both classes, sorted by name, exact duplicates once.
 
+    `data` is a folder with one sub-folder per class, or a CSV with the columns `path` (relative to the CSV) and
+    `label`, and perhaps `patient`.
+
     Raises:
-        SettingsError: a class has no films.
+        SettingsError: a class has no films, or a label is neither.
     """
+    listed = _listed if data.is_file() else _in_folders
     films: list[Film] = []
     seen: set[str] = set()
+    for film in listed(data, (negative, positive)):
+        digest = hashlib.sha256(film.path.read_bytes()).hexdigest()
+        if digest not in seen:
+            seen.add(digest)
+            films.append(film)
     for label, name in enumerate((negative, positive)):
-        inside = folder / name
-        paths = sorted(p for p in inside.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise SettingsError(f"{inside}: no film (.png, .jpg, .jpeg); check [data] folder, negative and positive")
-        for path in paths:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if digest not in seen:
-                seen.add(digest)
-                films.append(Film(path=path, label=label, patient=patient_of(path.name)))
+        if all(film.label != label for film in films):
+            raise SettingsError(f"{data}: no film of '{name}'; check [data] folder, negative and positive")
     return films
+
+
+def _in_folders(folder: Path, names: tuple[str, str]) -> Iterator[Film]:
+    for label, name in enumerate(names):
+        for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
+            yield Film(path=path, label=label, patient=patient_of(path.name))
+
+
+def _listed(table: Path, names: tuple[str, str]) -> Iterator[Film]:
+    with table.open(encoding="utf-8-sig", newline="") as lines:
+        for row in csv.DictReader(lines):
+            label, path = row.get("label", ""), table.parent / row.get("path", "")
+            if label not in names:
+                raise SettingsError(f"{table}: label '{label}' is neither '{names[0]}' nor '{names[1]}'")
+            yield Film(path=path, label=names.index(label), patient=row.get("patient") or patient_of(path.name))
 
 
 def split_by_patient(films: Sequence[Film], *, share: float, seed: int) -> tuple[list[Film], list[Film]]:

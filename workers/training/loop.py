@@ -88,10 +88,17 @@ def train(
     device: torch.device,
     watcher: Watcher,
     teacher: nn.Module | None = None,
+    start: nn.Module | None = None,
 ) -> Outcome:
-    """Train to the end, from the start or from `checkpoint`; the result does not depend on which."""
+    """Train to the end, from the start or from `checkpoint`; the result does not depend on which.
+
+    `teacher` shows its probabilities of every film; the weights of `start` are the first ones.
+    """
     torch.set_num_threads(settings.optimisation.threads)
     run = _start(settings, training, device, teacher)
+    if start is not None:
+        run.network.load_state_dict(start.state_dict())
+        run.average.load_state_dict(start.state_dict())
     if resume and checkpoint.exists():
         _restore(run, load_checkpoint(checkpoint, settings=_digest(settings)))
     while not run.exhausted:
@@ -160,7 +167,7 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
     wanted = run.settings.optimisation
     for group in run.optimizer.param_groups:
         group["lr"] = wanted.learning_rate * one_cycle(run.done / run.steps)
-    batch = augment(example.batch, generator).to(run.device)
+    batch = augment(example.batch, generator, wanted.augmentation).to(run.device)
     films = standardize(batch.films)
     smooth = example.truth.to(run.device) * (1 - wanted.label_smoothing) + 0.5 * wanted.label_smoothing
     truth = _taught(run, films, smooth)
@@ -252,5 +259,5 @@ def _restore(run: Run, saved: Checkpoint) -> None:
 
 
 def _digest(settings: TrainingSettings) -> str:
-    learned = settings.model_dump_json(include={"seed", "data", "optimisation", "synthesis", "distillation"})
+    learned = settings.model_dump_json(include={"seed", "start", "data", "optimisation", "synthesis", "distillation"})
     return hashlib.sha256(learned.encode()).hexdigest()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from service.types import OperatingPoint
     from workers.training.loop import Outcome, Watcher
-    from workers.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,8 @@ def run_training(
         resume=resume,
         device=device,
         watcher=watcher,
-        teacher=_teacher(settings, base, device),
+        teacher=_network(base, settings.distillation.teacher, device),
+        start=_network(base, settings.start, device),
     )
     _round_to_half(outcome)
     found = examine(
@@ -91,10 +91,8 @@ def run_training(
     return Trained(folder=folder, epoch=outcome.epoch, scores=found.scores, points=points)
 
 
-def _teacher(settings: TrainingSettings, base: Path, device: torch.device) -> nn.Module | None:
-    if not settings.distillation.teacher:
-        return None
-    return load_package(base / settings.distillation.teacher, device).network
+def _network(base: Path, package: str, device: torch.device) -> nn.Module | None:
+    return load_package(base / package, device).network if package else None
 
 
 def _round_to_half(outcome: Outcome) -> None:

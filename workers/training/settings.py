@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class Data(Strict):
-    """Where the films lie: one sub-folder per class; relative paths count from the settings file."""
+    """Where the films lie; relative paths count from the settings file."""
 
     folder: str
+    """One sub-folder per class, or a CSV with the columns path, label and perhaps patient."""
     negative: str = "NORMAL"
-    """Sub-folder of the films without the finding."""
+    """Sub-folder or label of the films without the finding."""
     positive: str = "PNEUMONIA"
-    """Sub-folder of the films with it."""
+    """Sub-folder or label of the films with it."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the patients whose films only choose epoch, calibration and thresholds."""
 
@@ -37,6 +38,8 @@ class Optimisation(Strict):
     """Per step, of the running average of the weights that is validated and shipped."""
     patience: int = Field(default=12, gt=0)
     """Stop after so many epochs without a better validation score."""
+    augmentation: float = Field(default=1.0, gt=0, le=1)
+    """Strength of pose, exposure, background and lettering changes; see `workers.training.augment`."""
     sides: tuple[tuple[float, int], ...] = ()
     """(share of the run, side in pixels): from there on films are shown at this size; empty: always at the input's.
     Small films first cost a fraction of the time (Touvron et al. 2019, arXiv:1906.06423)."""
@@ -96,6 +99,8 @@ class TrainingSettings(Strict):
     """Folder for checkpoints and decoded films; relative to the settings file."""
     output: str
     """Folder of the model package; relative to the settings file."""
+    start: str = ""
+    """Package whose weights the run starts from; relative to the settings file. Empty: from chance."""
     data: Data
     optimisation: Optimisation
     synthesis: Synthesis = Synthesis()

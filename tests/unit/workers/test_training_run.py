@@ -156,5 +156,33 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path: Path, fil
 def test_a_folder_without_a_class_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     path = write_settings(tmp_path, tmp_path / "empty")
-    with pytest.raises(SettingsError, match="NORMAL: no film"):
+    with pytest.raises(SettingsError, match="no film of 'NORMAL'"):
+        run(path)
+
+
+def test_a_student_learns_from_a_csv_and_a_teacher_on_films_that_grow(tmp_path: Path, films: Path) -> None:
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    run(write_settings(teacher, films))
+    rows = [
+        f"films/{label}/{path.name},{label},{path.stem}\n"
+        for label in ("NORMAL", "PNEUMONIA")
+        for path in sorted((films / label).iterdir())
+    ]
+    (tmp_path / "films.csv").write_text("path,label,patient\n" + "".join(rows))
+    text = (
+        SETTINGS.replace('folder = "films"', 'folder = "films.csv"')
+        .replace("threads = 2", "threads = 2\nsides = [[0.0, 32], [0.5, 64]]")
+        .replace("[package]\n", '[distillation]\nteacher = "teacher/package"\nweight = 0.5\n[package]\n', 1)
+    )
+    log = json.loads((run(write_settings(tmp_path, films, text)) / "training.json").read_text())
+    assert [record["side"] for record in log["history"]] == [32, 64]
+    # What ships has seen the largest films, however good an earlier epoch was on small ones.
+    assert log["chosen_epoch"] == 2
+
+
+def test_a_label_of_neither_class_is_named(tmp_path: Path, films: Path) -> None:
+    (tmp_path / "films.csv").write_text("path,label\nfilms/a.png,maybe\n")
+    path = write_settings(tmp_path, films, SETTINGS.replace('folder = "films"', 'folder = "films.csv"'))
+    with pytest.raises(SettingsError, match="label 'maybe' is neither 'NORMAL' nor 'PNEUMONIA'"):
         run(path)
