@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dicom_nodes import dimse
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dicom_nodes.negotiation import Agreement
     from dicom_nodes.upper_layer import Piece
     from dicom_nodes.wire import Wire
+    from service.tls import Identity
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +58,14 @@ class ServedAssociation:
         request: bytearray,
         maximum_pdu_bytes: int,
         tolerance: Tolerance,
+        identity: Identity | None = None,
     ) -> None:
         self._service = service
         self._wire = wire
         self._request_pdu = request
         self._maximum_pdu_bytes = maximum_pdu_bytes
         self._tolerance = tolerance
-        self._peer = Peer(association=uuid.uuid4().hex, calling_ae="", called_ae="", address=address)
+        self._peer = Peer(association=uuid.uuid4().hex, calling_ae="", called_ae="", address=address, identity=identity)
         self._contexts: dict[int, tuple[str, str]] = {}
         self._answer_pdu_bytes = 0
         self._command = bytearray()
@@ -93,12 +95,7 @@ class ServedAssociation:
 
     def _negotiate(self) -> Agreement | None:
         request = read_request(self._request_pdu)
-        self._peer = Peer(
-            association=self._peer.association,
-            calling_ae=request.calling_ae,
-            called_ae=request.called_ae,
-            address=self._peer.address,
-        )
+        self._peer = replace(self._peer, calling_ae=request.calling_ae, called_ae=request.called_ae)
         rejection = request.rejection or self._service.admit(self._peer)
         if rejection:
             log.warning("association from %s rejected: %s", self._peer.address, rejection.reason)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 _CR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.1"
 _AE = "BENCH"
-_READY_WITHIN_S = 20.0
-SIZES = {512 << 10: 100, 15 << 20: 12}
+_READY_WITHIN_S = 60.0
+LOADS = ((512 << 10, 32), (15 << 20, 8))
 """Bytes of the pixel data of an instance, and how many are sent."""
+ASSOCIATIONS = (1, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,44 +48,61 @@ class Run:
     instance_bytes: int
     associations: int
     instances: int
+    repeats: int
     seconds: float
+    """Median over the repeats."""
     instances_per_s: float
     mb_per_s: float
 
 
 @click.command()
-@click.option("--repeats", default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option("--seconds", default=30.0, show_default=True, help="Begin no further repeat after so long.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="At most; the median counts.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def ingest(repeats: int, as_json: bool) -> None:
-    """Measure how fast instances are received: ours with fsync, storescp and Orthanc as they come."""
+def ingest(seconds: float, repeats: int, as_json: bool) -> None:
+    """Measure how fast instances are received: ours with fsync, storescp and Orthanc as they come.
+
+    storescp never calls fsync; Orthanc commits its index only. A busy machine changes all figures: compare within
+    one run.
+    """
     with tempfile.TemporaryDirectory() as name:
-        runs = measure(Path(name), repeats=repeats)
+        runs = measure(Path(name), seconds=seconds, repeats=repeats)
     if as_json:
         click.echo(json.dumps({"runs": [asdict(run) for run in runs]}, indent=2))
         return
     for run in runs:
         click.echo(
             f"{run.server:10} {run.instance_bytes / 1e6:6.1f} MB x {run.instances:3}  {run.associations} "
-            f"association(s)  {run.instances_per_s:7.1f} instances/s  {run.mb_per_s:7.1f} MB/s"
+            f"association(s)  {run.instances_per_s:7.1f} instances/s  {run.mb_per_s:7.1f} MB/s  "
+            f"(median of {run.repeats})"
         )
 
 
-def measure(folder: Path, *, repeats: int) -> list[Run]:
-    """Run every server that is installed with every load; servers take turns within a repeat."""
+def measure(folder: Path, *, seconds: float, repeats: int) -> list[Run]:
+    """Give every server that is installed every load; servers take turns, so that noise meets them alike."""
     servers = {name: start for name, start in _SERVERS.items() if name == "pellucid" or shutil.which(_PROGRAMS[name])}
-    runs = []
-    for size, count in SIZES.items():
-        for associations in (1, 4):
-            seconds: dict[str, list[float]] = {name: [] for name in servers}
-            for repeat in range(repeats):
-                # New UIDs each time: a server that knows an instance already has less to do.
-                files = make_files(folder / "files", size=size, count=count, seed=f"{size}-{associations}-{repeat}")
-                for name, start in servers.items():
-                    with start(folder / f"{name}-{size}-{associations}-{repeat}") as port:
-                        seconds[name].append(_send_all(files, port, associations))
-                shutil.rmtree(folder / "files")
-            runs += [_run(name, size, count, associations, sorted(taken)) for name, taken in seconds.items()]
-    return runs
+    taken: dict[tuple[str, int, int, int], list[float]] = {}
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(start(folder / name)) for name, start in servers.items()}
+        begun = time.monotonic()
+        for repeat in range(repeats):
+            for size, count in LOADS:
+                for associations in ASSOCIATIONS:
+                    _say(f"round {repeat + 1}: {count} instances of {size >> 10} KB, {associations} association(s)")
+                    # New UIDs each time: a server that knows an instance already has less to do.
+                    files = make_files(folder / "files", size=size, count=count, seed=f"{size}-{associations}-{repeat}")
+                    for name, port in ports.items():
+                        spent = _send_all(name, files, port, associations)
+                        taken.setdefault((name, size, count, associations), []).append(spent)
+                    shutil.rmtree(folder / "files")
+            if time.monotonic() - begun > seconds:
+                break
+    return [_run(*load, sorted(spent)) for load, spent in taken.items()]
+
+
+def _say(text: str) -> None:
+    """Progress goes to standard error: standard output is for the figures."""
+    click.echo(text, err=True)
 
 
 def make_files(folder: Path, *, size: int, count: int, seed: str) -> list[Path]:
@@ -116,8 +134,8 @@ def _write(path: Path, pixels: bytes, rows: int, columns: int, seed: str) -> Pat
     return path
 
 
-def _send_all(paths: Sequence[Path], port: int, associations: int) -> float:
-    to = Destination(host="127.0.0.1", port=port, called=_AE, calling=_AE)
+def _send_all(server: str, paths: Sequence[Path], port: int, associations: int) -> float:
+    to = Destination(host="127.0.0.1", port=port, called=_AE, calling=_AE, timeout_s=120.0)
     shares = [[read_file(path) for path in paths[index::associations]] for index in range(associations)]
     begun = time.perf_counter()
     with ThreadPoolExecutor(associations) as pool:
@@ -125,7 +143,7 @@ def _send_all(paths: Sequence[Path], port: int, associations: int) -> float:
     seconds = time.perf_counter() - begun
     lost = [outcome.reason for outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
     if lost:
-        raise click.ClickException(f"{len(lost)} instances were not stored: {lost[0]}")
+        raise click.ClickException(f"{server}: {len(lost)} instances were not stored: {lost[0]}")
     return seconds
 
 
@@ -136,6 +154,7 @@ def _run(name: str, size: int, count: int, associations: int, seconds: Sequence[
         instance_bytes=size,
         associations=associations,
         instances=count,
+        repeats=len(seconds),
         seconds=round(median, 3),
         instances_per_s=round(count / median, 2),
         mb_per_s=round(count * size / median / 1e6, 2),

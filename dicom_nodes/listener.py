@@ -6,30 +6,39 @@ import logging
 import math
 import threading
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
+from dicom_nodes.budgets import Limits
 from dicom_nodes.contexts import Acceptable
+from dicom_nodes.peers import Peers, permitted
 from dicom_nodes.reception import Store
 from dicom_nodes.requests import Rejection
-from dicom_nodes.server import Limits, Server
+from dicom_nodes.server import Server
 from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, Answer
+from dicom_nodes.witness import RecordingWitness
+from service.audit.trail import open_trail
 from service.errors import SettingsError
+from service.health import Health, serve_health
 from service.intake import Intake
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
+from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
 from service.queue import enqueue, make_app
 from service.spool import Spool
+from service.tls import server_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Collection
-    from ipaddress import IPv4Network, IPv6Network
 
     from pynetdicom.presentation import PresentationContext
 
+    from dicom_nodes.budgets import TurnedAway
     from dicom_nodes.requests import NoticeCommand, Peer, Reception, StoreCommand
     from service.settings import Settings
 
@@ -49,19 +58,22 @@ GRACE_S = 30.0
 class StorageService:
     """Verification and Storage for those who may."""
 
-    def __init__(self, store: Store, *, called: Collection[str], calling: Collection[str]) -> None:
+    def __init__(
+        self, store: Store, *, called: Collection[str], calling: Collection[str], peers: Peers | None = None
+    ) -> None:
         self._store = store
+        self._peers = peers or Peers({}, known_only=False)
         self._called = frozenset(called)
         self._calling = frozenset(calling)
         self._acceptable = Acceptable()
 
     def admit(self, peer: Peer) -> Rejection | None:
-        """Check the AE titles."""
+        """Check the AE titles, and whether the peer is who its title says."""
         if peer.called_ae not in self._called:
             return CALLED_NOT_RECOGNISED
         if self._calling and peer.calling_ae not in self._calling:
             return CALLING_NOT_RECOGNISED
-        return None
+        return self._peers.admit(peer)
 
     def contexts(self, proposed: list[PresentationContext]) -> list[PresentationContext]:
         """Accept what we know, in the sender's order."""
@@ -78,6 +90,7 @@ class StorageService:
 
     def ended(self, peer: Peer) -> None:
         """Let the intake count the study as complete; if the ledger is away, the entry expires by itself."""
+        self._peers.ended(peer.association)
         try:
             self._store.close(peer.association)
         except Exception as error:  # noqa: BLE001 -- the association is over, nobody else will report it
@@ -118,7 +131,12 @@ class Listener:
         self._woken = threading.Event()
         self._reports = Reports(engine)
         self._spool = open_spool(settings)
-        self._store = Store(spool=self._spool, arrivals=arrivals, stored=self._woken.set)
+        self._registry = CollectorRegistry()
+        self._registry.register(LedgerCollector(self._reports))
+        metrics = ListenerMetrics(self._registry)
+        self._trail = open_trail(settings, "listener", failed=metrics.audit_failures.inc)
+        witness = RecordingWitness(self._trail, metrics)
+        self._store = Store(spool=self._spool, arrivals=arrivals, stored=self._woken.set, witness=witness)
         self._intake = Intake(
             arrivals=arrivals,
             work=Work(engine),
@@ -127,14 +145,14 @@ class Listener:
             quiet_period_s=settings.intake.quiet_period_s,
         )
         titles = {title for entry in pipelines for title in entry.called_ae_titles}
-        self._server = bind(
-            settings,
-            StorageService(
-                self._store,
-                called={settings.listener.ae_title, *titles},
-                calling=settings.listener.calling_ae_titles,
-            ),
+        service = StorageService(
+            self._store,
+            called={settings.listener.ae_title, *titles},
+            calling=settings.listener.calling_ae_titles,
+            peers=Peers(settings.peers, known_only=settings.listener.known_peers_only),
         )
+        self._servers = bind_all(settings, service, witness.turned_away)
+        self._health = Health({"ledger": self._reports.counts, "disk": self._spool.check_space})
 
     def run(self, stop: threading.Event) -> None:
         """Serve until told to stop, then let open associations finish."""
@@ -143,18 +161,24 @@ class Listener:
             log.info("%d instances that were half received when the listener last ended were removed", removed)
         finished = threading.Event()
         rounds = threading.Thread(target=self._rounds, args=(finished,), name="intake", daemon=True)
-        self._server.start()
-        rounds.start()
-        log.info("listening as %s at %s", self._settings.listener.ae_title, self._place)
-        stop.wait()
-        self._server.stop(grace_s=GRACE_S)
-        finished.set()
-        self._woken.set()
-        rounds.join(timeout=GRACE_S)
+        http = self._settings.http
+        with self._trail.application():
+            endpoints = serve_health(self._health, self._registry, host=http.host, port=http.listener_port)
+            for server in self._servers:
+                server.start()
+            rounds.start()
+            log.info("listening as %s at %s", self._settings.listener.ae_title, self._place)
+            stop.wait()
+            end_all(self._servers)
+            finished.set()
+            self._woken.set()
+            rounds.join(timeout=GRACE_S)
+            if endpoints:
+                endpoints.stop()
 
     @property
     def _place(self) -> str:
-        return f"{self._settings.listener.host}:{self._server.port}"
+        return ", ".join(f"{self._settings.listener.host}:{server.port}" for server in self._servers)
 
     def _rounds(self, finished: threading.Event) -> None:
         intake = Round("intake", 0.0, self._intake.run_once)
@@ -165,6 +189,7 @@ class Listener:
             Round("looking for files without a row", math.inf, self._store.set_orphans_aside),
         ]
         while not finished.is_set():
+            self._health.beat()
             intake.run_if_due(time.monotonic())
             for entry in timed:
                 entry.run_if_due(time.monotonic())
@@ -193,18 +218,50 @@ def open_spool(settings: Settings) -> Spool:
     )
 
 
-def bind(settings: Settings, service: StorageService) -> Server:
-    """Take the port.
+def bind_all(settings: Settings, service: StorageService, turned_away: TurnedAway) -> list[Server]:
+    """Take the plain port, the one for TLS, or both.
+
+    Raises:
+        SettingsError: a port is taken, a certificate is unusable, or neither port is wanted.
+    """
+    servers = [bind(settings, service, turned_away=turned_away)] if settings.listener.plain else []
+    chosen = settings.tls
+    if chosen.port:
+        tls = server_context(certificate=chosen.certificate, key=chosen.key, trusted=chosen.trusted)
+        servers.append(bind(settings, service, tls=tls, turned_away=turned_away))
+    if not servers:
+        raise SettingsError("listener.plain is false and tls.port is 0: set tls.port")
+    return servers
+
+
+def end_all(servers: Collection[Server]) -> None:
+    """Close the ports at once; open associations of all may finish."""
+    threads = [threading.Thread(target=server.stop, kwargs={"grace_s": GRACE_S}) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def bind(
+    settings: Settings,
+    service: StorageService,
+    *,
+    tls: ssl.SSLContext | None = None,
+    turned_away: TurnedAway = lambda _address, _kind, _reason: None,
+) -> Server:
+    """Take one port.
 
     Raises:
         SettingsError: somebody else has it, or the address is not ours.
     """
     chosen = settings.listener
+    port = settings.tls.port if tls else chosen.port
     try:
         return Server(
             service,
             host=chosen.host,
-            port=chosen.port,
+            port=port,
             limits=Limits(
                 associations=chosen.maximum_associations,
                 associations_per_address=chosen.maximum_associations_per_address,
@@ -215,13 +272,9 @@ def bind(settings: Settings, service: StorageService) -> Server:
                 minimum_bytes_per_s=chosen.minimum_bytes_per_s,
             ),
             allows=lambda address: permitted(address, chosen.networks()),
+            tls=tls,
+            turned_away=turned_away,
         )
     except OSError as error:
-        raise SettingsError(
-            f"listener.host, listener.port: cannot listen at {chosen.host}:{chosen.port}: {error.strerror}"
-        ) from None
-
-
-def permitted(address: str, networks: Collection[IPv4Network | IPv6Network]) -> bool:
-    """Tell whether an address is in one of the networks; no network admits all."""
-    return not networks or any(ip_address(address) in network for network in networks)
+        name = "tls.port" if tls else "listener.port"
+        raise SettingsError(f"listener.host, {name}: cannot listen at {chosen.host}:{port}: {error.strerror}") from None

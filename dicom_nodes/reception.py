@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dicom_nodes.headers import file_meta_information, is_uid, read_header
 from dicom_nodes.requests import Refused
 from dicom_nodes.status import SUCCESS, Answer, MismatchError, answer_for
+from dicom_nodes.witness import Witness
 from service.errors import InvalidInstanceError, PellucidError
 from service.ledger.arrivals import Arrival, Outcome
 from service.ledger.recorder import Recorder
@@ -40,7 +41,9 @@ class Store:
         arrivals: Arrivals,
         stored: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        witness: Witness | None = None,
     ) -> None:
+        self.witness = witness or Witness()
         self._spool = spool
         self._arrivals = arrivals
         self._recorder = Recorder(arrivals)
@@ -56,7 +59,9 @@ class Store:
             return _Arriving(self, command, self._spool.receive())
         except (PellucidError, OSError) as error:
             log.warning("an instance was refused before its data set: %s", _logged(error))
-            return Refused(answer_for(error))
+            answer = answer_for(error)
+            self.witness.refused(answer.status)
+            return Refused(answer)
 
     def keep(self, command: StoreCommand, incoming: Incoming, header: Header) -> Outcome:
         """Put a complete instance under its final name and into the ledger."""
@@ -79,6 +84,7 @@ class Store:
             self._forget(key)
             raise
         self._stored()
+        self.witness.arrived(command.peer.association, arrival.instance, outcome)
         return outcome
 
     def set_orphans_aside(self) -> None:
@@ -102,6 +108,7 @@ class Store:
 
     def close(self, association: str) -> None:
         """Note that an association ended; one that stored nothing was never written down."""
+        self.witness.ended(association)
         with self._lock:
             carried = association in self._carrying
             self._carrying.discard(association)
@@ -160,7 +167,9 @@ class _Arriving:
             self._try(self._keep)
         if self._failure is not None:
             log.warning("an instance was refused: %s", _logged(self._failure))
-            return answer_for(self._failure)
+            answer = answer_for(self._failure)
+            self._store.witness.refused(answer.status)
+            return answer
         return Answer(status=SUCCESS)
 
     def discard(self) -> None:

@@ -12,6 +12,8 @@ from dicom_nodes.status import RESOURCE_LIMITATION, SUCCESS, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.tls import Identity
+
 MAXIMUM_NOTICE_BYTES = 1 << 22
 """Of the data set of a notice, which is held in memory; 20,000 references take 3 MB."""
 
@@ -25,6 +27,8 @@ class Peer:
     calling_ae: str
     called_ae: str
     address: str
+    identity: Identity | None = None
+    """The certificate it showed, over TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,123 +10,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dicom_nodes.association import ServedAssociation
+from dicom_nodes.budgets import Counted, HalfOpen, Limits
 from dicom_nodes.dimse import ProtocolError
-from dicom_nodes.requests import Rejection
-from dicom_nodes.upper_layer import ABORT, ASSOCIATE_REQUEST, MAXIMUM_REQUEST_BYTES, Tolerance, read_pdu
+from dicom_nodes.upper_layer import ABORT, ASSOCIATE_REQUEST, MAXIMUM_REQUEST_BYTES, read_pdu
 from dicom_nodes.wire import Wire
+from service.tls import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dicom_nodes.requests import NoticeCommand, Peer, Reception, Service, StoreCommand
-    from dicom_nodes.status import Answer
+    from dicom_nodes.budgets import TurnedAway
+    from dicom_nodes.requests import Service
+    from service.tls import Identity
+
 
 log = logging.getLogger(__name__)
 
-LIMIT_EXCEEDED = Rejection(result=2, source=3, diagnostic=2, reason="too many associations")
 _ACCEPT_POLL_S = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What peers may take."""
-
-    associations: int = 50
-    associations_per_address: int = 20
-    half_open: int = 256
-    half_open_per_address: int = 32
-    pdu_bytes: int = 131072
-    association_timeout_s: float = 10.0
-    network_timeout_s: float = 30.0
-    pdu_timeout_s: float = 10.0
-    minimum_bytes_per_s: float = 1024.0
-
-    @property
-    def tolerance(self) -> Tolerance:
-        """How slow a peer may be once it is associated."""
-        return Tolerance(
-            silence_s=self.network_timeout_s, half_pdu_s=self.pdu_timeout_s, bytes_per_s=self.minimum_bytes_per_s
-        )
-
-
-class HalfOpen:
-    """Connections that have not asked for an association yet, oldest first."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._connections: dict[socket.socket, str] = {}
-
-    def enter(self, connection: socket.socket, address: str) -> None:
-        """Count a connection; close the oldest one where there are too many."""
-        with self._lock:
-            same = [other for other, owner in self._connections.items() if owner == address]
-            surplus = same[:1] if len(same) >= self._limits.half_open_per_address else []
-            if not surplus and len(self._connections) >= self._limits.half_open:
-                surplus = [self._oldest_of_the_greediest()]
-            for other in surplus:
-                del self._connections[other]
-                # Its thread waits in `recv` and sees the end of the stream.
-                with contextlib.suppress(OSError):
-                    other.shutdown(socket.SHUT_RDWR)
-            self._connections[connection] = address
-
-    def leave(self, connection: socket.socket) -> None:
-        """Forget a connection."""
-        with self._lock:
-            self._connections.pop(connection, None)
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def _oldest_of_the_greediest(self) -> socket.socket:
-        greediest = Counter(self._connections.values()).most_common(1)[0][0]
-        return next(other for other, owner in self._connections.items() if owner == greediest)
-
-
-class _Counted:
-    """A service behind the limits on associations."""
-
-    def __init__(self, service: Service, limits: Limits) -> None:
-        self._service = service
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._peers: dict[str, Peer] = {}
-
-    def admit(self, peer: Peer) -> Rejection | None:
-        with self._lock:
-            same = sum(other.address == peer.address for other in self._peers.values())
-            if len(self._peers) >= self._limits.associations or same >= self._limits.associations_per_address:
-                return LIMIT_EXCEEDED
-            rejection = self._service.admit(peer)
-            if rejection is None:
-                self._peers[peer.association] = peer
-            return rejection
-
-    def contexts(self, proposed: list[Any]) -> list[Any]:
-        return self._service.contexts(proposed)
-
-    def begin(self, command: StoreCommand) -> Reception:
-        return self._service.begin(command)
-
-    def notice(self, command: NoticeCommand, data: bytes) -> Answer:
-        return self._service.notice(command, data)
-
-    def ended(self, peer: Peer) -> None:
-        with self._lock:
-            self._peers.pop(peer.association, None)
-        self._service.ended(peer)
-
-    def names(self) -> list[str]:
-        with self._lock:
-            return list(self._peers)
 
 
 class Server:
@@ -140,6 +46,8 @@ class Server:
         port: int,
         limits: Limits,
         allows: Callable[[str], bool] = lambda _address: True,
+        tls: ssl.SSLContext | None = None,
+        turned_away: TurnedAway = lambda _address, _kind, _reason: None,
     ) -> None:
         """Bind the port; `start` begins to accept.
 
@@ -149,11 +57,15 @@ class Server:
             port: 0 takes a free one; see `port`.
             limits: what peers may take.
             allows: tells whether an IP address may connect at all.
+            tls: speak TLS on this port; peers must show a certificate that it trusts.
+            turned_away: hears of every connection or association that is refused: address, kind, reason.
 
         Raises:
             OSError: the port cannot be bound.
         """
-        self._service = _Counted(service, limits)
+        self._service = Counted(service, limits, turned_away)
+        self._tls = tls
+        self._turned_away = turned_away
         self._limits = limits
         self._allows = allows
         self._half_open = HalfOpen(limits)
@@ -213,8 +125,16 @@ class Server:
     def _receive(self, connection: socket.socket, address: str) -> None:
         if not self._allows(address):
             log.warning("connection from %s closed: the address is not among listener.addresses", address)
+            self._turned_away(address, "address", "the address is not among listener.addresses")
             connection.close()
             return
+        if self._tls is not None:
+            try:
+                # Nothing is read or written yet: hands are shaken in the connection's own thread.
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                connection.close()
+                return
         self._half_open.enter(connection, address)
         thread = threading.Thread(target=self._serve, args=(connection, address), daemon=True)
         self._threads.add(thread)
@@ -227,9 +147,10 @@ class Server:
 
     def _serve(self, connection: socket.socket, address: str) -> None:
         try:
+            identity = self._shake_hands(connection, address) if isinstance(connection, ssl.SSLSocket) else None
             request = self._request(connection)
             if request is not None:
-                self._serve_association(connection, address, request)
+                self._serve_association(connection, address, request, identity)
         except OSError:
             log.debug("connection from %s ended before its association", address)
         except Exception as error:  # noqa: BLE001 -- the last frame of this thread
@@ -238,6 +159,22 @@ class Server:
             self._half_open.leave(connection)
             connection.close()
             self._threads.discard(threading.current_thread())
+
+    def _shake_hands(self, connection: ssl.SSLSocket, address: str) -> Identity | None:
+        """Negotiate TLS within a deadline.
+
+        Raises:
+            OSError: it failed.
+        """
+        connection.settimeout(self._limits.association_timeout_s)
+        try:
+            connection.do_handshake()
+        except OSError as error:
+            reason = (error.reason if isinstance(error, ssl.SSLError) else None) or type(error).__name__
+            log.warning("connection from %s closed: TLS was not established (%s)", address, reason)
+            self._turned_away(address, "tls", f"TLS was not established: {reason}")
+            raise
+        return identity_of(connection)
 
     def _request(self, connection: socket.socket) -> bytearray | None:
         """Read the A-ASSOCIATE-RQ; anything else is answered with an abort (PS3.8 table 9-10, AA-1)."""
@@ -251,7 +188,9 @@ class Server:
         finally:
             self._half_open.leave(connection)
 
-    def _serve_association(self, connection: socket.socket, address: str, request: bytearray) -> None:
+    def _serve_association(
+        self, connection: socket.socket, address: str, request: bytearray, identity: Identity | None
+    ) -> None:
         association = ServedAssociation(
             self._service,
             Wire(connection),
@@ -259,6 +198,7 @@ class Server:
             request=request,
             maximum_pdu_bytes=self._limits.pdu_bytes,
             tolerance=self._limits.tolerance,
+            identity=identity,
         )
         self._associations.add(association)
         try:

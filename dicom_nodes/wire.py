@@ -92,10 +92,13 @@ class Wire:
 
     def abort(self, last_words: bytes = b"") -> None:
         """End the connection from another thread; its own thread sees the end of the stream."""
+        # A TLS session must not be written by two threads at once, and `SSLSocket.shutdown` would take it from
+        # under its own thread.
+        if not isinstance(self._connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                self._connection.send(last_words)
         with contextlib.suppress(OSError):
-            self._connection.send(last_words)
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
     def finish(self, *, patience_s: float = 2.0) -> None:
         """Wait a little for the peer to close the connection, as PS3.8 section 9.2 asks (state 13).
@@ -105,7 +108,7 @@ class Wire:
         with contextlib.suppress(OSError):
             deadline = time.monotonic() + patience_s
             while (left := deadline - time.monotonic()) > 0 and self._readable.poll(left * 1000):
-                if not self._connection.recv(_DRAIN_BYTES):
+                if not socket.socket.recv(self._connection, _DRAIN_BYTES):
                     return
 
     def _wait(self, patiences: tuple[Patience, ...]) -> None:

@@ -11,9 +11,10 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_nodes.budgets import Limits
 from dicom_nodes.listener import StorageService
 from dicom_nodes.reception import Store
-from dicom_nodes.server import Limits, Server
+from dicom_nodes.server import Server
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.spool import Spool

@@ -11,7 +11,7 @@ import pytest
 
 from dicom_nodes.client import echo
 from dicom_nodes.contexts import VERIFICATION
-from dicom_nodes.server import Limits
+from dicom_nodes.budgets import Limits
 from tests.network import AE, CR, association_request, data_pdu, echo_request, station, store_request
 
 if TYPE_CHECKING:

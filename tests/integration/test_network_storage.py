@@ -16,7 +16,7 @@ from pynetdicom.ae import ApplicationEntity
 from dicom_nodes.client import echo, send_files
 from dicom_nodes.contexts import VERIFICATION
 from dicom_nodes.objects.identity import MANUFACTURER, MODEL_NAME
-from dicom_nodes.server import Limits
+from dicom_nodes.budgets import Limits
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
 from service.ledger.database import open_database

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_nodes.listener import Round, bind, open_spool, permitted
+from dicom_nodes.listener import Round, bind, open_spool
+from dicom_nodes.peers import permitted
 from service.errors import SettingsError
 from service.settings import load_settings
 

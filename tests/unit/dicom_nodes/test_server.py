@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dicom_nodes.budgets import HalfOpen, Limits
 from dicom_nodes.contexts import MAXIMUM_CONTEXTS, Acceptable, proposals
 from dicom_nodes.dimse import ProtocolError
-from dicom_nodes.server import HalfOpen, Limits
 from dicom_nodes.upper_layer import read_pdu
 
 if TYPE_CHECKING:
