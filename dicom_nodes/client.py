@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATIO
 from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
 from dicom_nodes.transmission import transmit
 from service.errors import DestinationError, InvalidInstanceError
+from service.tls import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -44,6 +46,10 @@ class Destination:
     called: str
     calling: str
     timeout_s: float = 30.0
+    tls: ssl.SSLContext | None = None
+    """Speak TLS."""
+    certificate: str = ""
+    """SHA-256 fingerprint or subject that the peer's certificate must have; see `Identity.matches`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +103,23 @@ def send_files(  # noqa: PLR0917 -- the order is that of storescu
 
 
 def echo(host: str, port: int, called: str, calling: str, *, timeout_s: float = 10.0) -> None:
-    """Verify a peer by C-ECHO.
+    """Verify a peer by C-ECHO; see `verify`."""
+    verify(Destination(host=host, port=port, called=called, calling=calling, timeout_s=timeout_s))
+
+
+def verify(to: Destination) -> None:
+    """Verify a destination by C-ECHO.
 
     Raises:
         DestinationError: out of reach, refused or no answer; the message says which.
     """
-    to = Destination(host=host, port=port, called=called, calling=calling, timeout_s=timeout_s)
+    place = f"{to.host}:{to.port}"
     with _associated(to, [build_context(VERIFICATION, list(UNCOMPRESSED))]) as association:
         status = association.send_c_echo()
         if "Status" not in status:
-            raise DestinationError(f"{host}:{port} gave no answer to C-ECHO")
+            raise DestinationError(f"{place} gave no answer to C-ECHO")
         if status.Status != SUCCESS:
-            raise DestinationError(f"{host}:{port} answered {describe(status.Status)}")
+            raise DestinationError(f"{place} answered {describe(status.Status)}")
 
 
 def send(files: Sequence[SendFile], to: Destination) -> Generator[SendOutcome]:
@@ -248,14 +259,27 @@ def _associated(to: Destination, contexts: list[PresentationContext]) -> Iterato
         ae_title=to.called,
         max_pdu=MAXIMUM_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
+        tls_args=(to.tls, to.host) if to.tls else None,
     )
     if not association.is_established:
         raise DestinationError(_why(association, to, connected=bool(connected)))
+    _check_certificate(association, to)
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _check_certificate(association: Association, to: Destination) -> None:
+    """Abort unless the peer showed the certificate that it must have; nothing but AE titles was said so far."""
+    if not to.certificate:
+        return
+    connection = association.dul.socket.socket
+    identity = identity_of(connection) if isinstance(connection, ssl.SSLSocket) else None
+    if identity is None or not identity.matches(to.certificate):
+        association.abort()
+        raise DestinationError(f"{to.called} at {to.host}:{to.port} shows another certificate than [peers] names")
 
 
 def _entity(to: Destination) -> AE:
@@ -275,6 +299,8 @@ def _why(association: Association, to: Destination, *, connected: bool) -> str:
     if rejection is not None:
         return f"{place} rejected the association: {rejection.reason_str}"
     if not connected:
+        if to.tls:
+            return f"{place} is out of reach, or TLS was not established: check its certificate and ours"
         return f"{place} is out of reach: nothing listens there, or a firewall is between"
     if association.rejected_contexts:
         return f"{place} accepts none of the SOP classes and transfer syntaxes"

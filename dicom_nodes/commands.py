@@ -48,7 +48,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 def listener(ctx: click.Context) -> None:
     """Receive studies until SIGTERM; open associations are finished first."""
     settings = settings_of(ctx)
-    configure_logging("listener")
+    configure_logging("listener", form=settings.log.format)
     run_listener(settings, _stop_on_signals())
 
 
@@ -57,7 +57,7 @@ def listener(ctx: click.Context) -> None:
 def sender(ctx: click.Context) -> None:
     """Deliver results until SIGTERM; the object on its way is finished first."""
     settings = settings_of(ctx)
-    configure_logging("sender")
+    configure_logging("sender", form=settings.log.format)
     run_sender(settings, _stop_on_signals())
 
 

@@ -9,19 +9,29 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
 from dicom_nodes.client import Destination, SendFile, send
 from dicom_nodes.listener import HEARTBEAT_S, Round
-from dicom_nodes.status import Verdict
+from dicom_nodes.status import Verdict, describe
+from service.audit.syslog import start_forwarding
+from service.audit.trail import open_trail
+from service.errors import SettingsError
+from service.health import Health, serve_health
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
+from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import Outbox
+from service.tls import client_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
     from pathlib import Path
 
-    from service.settings import Settings
+    from dicom_nodes.client import SendOutcome
+    from service.settings import Peer, Settings
     from service.types import Delivery
 
 log = logging.getLogger(__name__)
@@ -43,6 +53,11 @@ class Sender:
         self._deliveries = Deliveries(engine)
         self._reports = Reports(engine)
         self._outbox = open_outbox(settings)
+        self._registry = CollectorRegistry()
+        self._registry.register(LedgerCollector(self._reports))
+        self._metrics = SenderMetrics(self._registry)
+        self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
+        self._health = Health({"ledger": self._reports.counts})
         self._threads: dict[str, threading.Thread] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -51,13 +66,20 @@ class Sender:
             Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("sender")),
             Round("looking for deliveries", 0.0, lambda: self._dispatch(stop)),
         ]
-        log.info("sending as %s", self._settings.sender.ae_title)
-        while not stop.is_set():
-            for entry in rounds:
-                entry.run_if_due(time.monotonic())
-            stop.wait(self._settings.sender.poll_interval_s)
-        for thread in self._threads.values():
-            thread.join(timeout=self._settings.sender.timeout_s)
+        http = self._settings.http
+        with self._trail.application():
+            endpoints = serve_health(self._health, self._registry, host=http.host, port=http.sender_port)
+            forwarding = start_forwarding(self._settings, stop)
+            log.info("sending as %s", self._settings.sender.ae_title)
+            while not stop.is_set():
+                self._health.beat()
+                for entry in rounds:
+                    entry.run_if_due(time.monotonic())
+                stop.wait(self._settings.sender.poll_interval_s)
+            for thread in (*self._threads.values(), *([forwarding] if forwarding else [])):
+                thread.join(timeout=self._settings.sender.timeout_s)
+            if endpoints:
+                endpoints.stop()
 
     def deliver(self, destination: str, stop: threading.Event) -> int:
         """Send everything that is due for one destination; return how many objects it has got."""
@@ -94,9 +116,11 @@ class Sender:
         lease_ends = time.monotonic() + self._settings.sender.lease_s - to.timeout_s
         delivered = 0
         open_deliveries = dict(intact)
+        self._audit_begin(to, intact.values())
         with closing(send([_file(path, entry) for path, entry in intact.items()], to)) as outcomes:
             for outcome in outcomes:
                 delivery = open_deliveries.pop(outcome.path)
+                self._note(delivery, to, outcome)
                 if outcome.verdict is Verdict.DELIVERED:
                     self._deliveries.delivered(delivery, reason=outcome.reason)
                     delivered += 1
@@ -109,6 +133,20 @@ class Sender:
                 if stop.is_set() or time.monotonic() > lease_ends:
                     break
         return delivered
+
+    def _audit_begin(self, to: Destination, batch: Iterable[Delivery]) -> None:
+        """Audit the first try of each job's objects; later ones only when they succeed or are over."""
+        first_tries = [entry for entry in batch if entry.attempts == 0]
+        for job in dict.fromkeys(entry.object.job_id for entry in first_tries):
+            self._trail.sending([entry for entry in first_tries if entry.object.job_id == job], to.host)
+
+    def _note(self, delivery: Delivery, to: Destination, outcome: SendOutcome) -> None:
+        """Audit and count. Before the ledger: what it calls delivered is in the log, however this process ends."""
+        self._metrics.deliveries.labels(delivery.destination, outcome.verdict).inc()
+        if outcome.verdict is not Verdict.RETRY:
+            status = "no status" if outcome.status is None else describe(outcome.status)
+            answer = status if outcome.reason in ("", status) else f"{status}: {outcome.reason}"
+            self._trail.sent(delivery, to.host, accepted=outcome.verdict is Verdict.DELIVERED, answer=answer)
 
     def _postpone(self, batch: Iterable[Delivery], reason: str) -> None:
         entries = list(batch)
@@ -165,7 +203,23 @@ def find_destination(settings: Settings, name: str) -> Destination:
         called=peer.ae_title,
         calling=settings.sender.ae_title,
         timeout_s=settings.sender.timeout_s,
+        tls=_context(settings, peer) if peer.tls else None,
+        certificate=peer.certificate if peer.tls else "",
     )
+
+
+def _context(settings: Settings, peer: Peer) -> ssl.SSLContext:
+    chosen = settings.tls
+    try:
+        return client_context(
+            trusted=chosen.trusted,
+            certificate=chosen.certificate,
+            key=chosen.key,
+            # A certificate that is known by itself needs no name in it; hospitals' devices often have none.
+            check_name=not peer.certificate,
+        )
+    except SettingsError as error:
+        raise UnknownDestinationError(str(error)) from None
 
 
 def _file(path: Path, delivery: Delivery) -> SendFile:

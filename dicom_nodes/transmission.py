@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
+from io import BytesIO
 from typing import TYPE_CHECKING
+
+from pynetdicom.dimse_primitives import C_STORE
 
 from dicom_nodes import dimse
 from service.errors import DestinationError
@@ -60,16 +64,38 @@ def transmit(
         connection = association.dul.socket.socket
         if connection is None:
             raise DestinationError("the association ended before the object was sent")
+        if isinstance(connection, ssl.SSLSocket):
+            return _transmit_over_tls(
+                association, path, offset, context_id, (sop_class_uid, sop_instance_uid, message_id)
+            )
         connection.settimeout(timeout_s)
         command = _store_command(sop_class_uid, sop_instance_uid, message_id)
         connection.sendall(dimse.command_pdus(command, context_id, longest_pdu_bytes=_longest_pdu(association)))
         _send_data_set(connection, path, offset, context_id, _fragment_bytes(association))
-        _, response = association.dimse.get_msg(block=True)
+        return _answer(association)
     except OSError as error:
         association.abort()
         raise DestinationError(f"the object could not be sent ({type(error).__name__})") from None
     finally:
         association._reactor_checkpoint.set()  # noqa: SLF001 -- as pynetdicom's own requests do
+
+
+def _transmit_over_tls(
+    association: Association, path: Path, offset: int, context_id: int, request: tuple[str, str, int]
+) -> int:
+    """Let pynetdicom's own thread send: a TLS session must not be read and written by two threads at once."""
+    message = C_STORE()
+    message.AffectedSOPClassUID, message.AffectedSOPInstanceUID, message.MessageID = request
+    message.Priority = 0x0002
+    with path.open("rb") as file:
+        file.seek(offset)
+        message.DataSet = BytesIO(file.read())
+    association.dimse.send_msg(message, context_id)
+    return _answer(association)
+
+
+def _answer(association: Association) -> int:
+    _, response = association.dimse.get_msg(block=True)
     if response is None or response.Status is None:
         association._handle_no_response()  # noqa: SLF001
         raise DestinationError("the association ended while waiting for the answer")

@@ -53,13 +53,22 @@ def server_context(*, certificate: str, key: str, trusted: str) -> ssl.SSLContex
     return context
 
 
-def client_context(*, trusted: str, certificate: str = "", key: str = "") -> ssl.SSLContext:
-    """Return a context that verifies the server's chain and name, and shows our certificate if there is one.
+def client_context(*, trusted: str, certificate: str = "", key: str = "", check_name: bool = True) -> ssl.SSLContext:
+    """Return a context that verifies the server's chain, and shows our certificate if there is one.
+
+    Args:
+        trusted: certificates that sign servers' ones; empty takes the system's.
+        certificate: ours.
+        key: ours.
+        check_name: the certificate must be for the host's name or address. Do without only where the caller
+            compares the certificate itself.
 
     Raises:
         SettingsError: a file is missing or unusable; the message says which.
     """
-    return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, key, trusted)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, certificate, key, trusted)
+    context.check_hostname = check_name
+    return context
 
 
 def _context(protocol: int, certificate: str, key: str, trusted: str) -> ssl.SSLContext:

@@ -1,0 +1,311 @@
+"""DICOM over TLS, with certificates made here and dcmtk's programs as peers."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from certificates import Authority
+from network import AE, cr_image, write_image
+from prometheus_client import CollectorRegistry
+from require import require_tool
+
+from dicom_nodes.budgets import Limits
+from dicom_nodes.client import Destination, SendFile, send, verify
+from dicom_nodes.listener import StorageService
+from dicom_nodes.peers import Peers
+from dicom_nodes.reception import Store
+from dicom_nodes.server import Server
+from dicom_nodes.status import Verdict
+from dicom_nodes.witness import RecordingWitness
+from service.audit.chain import AuditLog
+from service.audit.trail import Trail
+from service.errors import DestinationError
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.metrics import ListenerMetrics
+from service.settings import Peer
+from service.spool import Spool
+from service.tls import client_context, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from certificates import Pair
+
+HANDSHAKE_S = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """A listener's TLS server with an authority of its own."""
+
+    port: int
+    authority: Authority
+    spool: Spool
+    audit: AuditLog
+    registry: CollectorRegistry
+
+    def stored(self) -> int:
+        return len([path for path in self.spool.root.rglob("*.dcm")])  # noqa: C416
+
+    def alerts(self) -> int:
+        return sum(record.kind == "alert" for record, _ in self.audit.records())
+
+    def turned_away(self, reason: str) -> float:
+        return self.registry.get_sample_value("pellucid_associations_rejected_total", {"reason": reason}) or 0.0
+
+
+@contextmanager
+def tls_station(folder: Path, authority: Authority, peers: Mapping[str, Peer], *, known_only: bool) -> Iterator[House]:
+    engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
+    spool = Spool(folder / "spool")
+    spool.prepare()
+    registry = CollectorRegistry()
+    audit = AuditLog(folder / "audit")
+    witness = RecordingWitness(Trail(audit, process="listener"), ListenerMetrics(registry))
+    own = authority.issue("listener")
+    server = Server(
+        StorageService(
+            Store(spool=spool, arrivals=Arrivals(engine), stored=lambda: None, witness=witness),
+            called={AE},
+            calling=(),
+            peers=Peers(peers, known_only=known_only),
+        ),
+        host="127.0.0.1",
+        port=0,
+        limits=Limits(association_timeout_s=HANDSHAKE_S, network_timeout_s=20.0),
+        tls=server_context(certificate=str(own.certificate), key=str(own.key), trusted=str(authority.path)),
+        turned_away=witness.turned_away,
+    )
+    server.start()
+    try:
+        yield House(port=server.port, authority=authority, spool=spool, audit=audit, registry=registry)
+    finally:
+        server.stop(grace_s=1.0)
+        engine.dispose()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "pki")
+
+
+@pytest.fixture
+def house(tmp_path: Path, authority: Authority) -> Iterator[House]:
+    with tls_station(tmp_path, authority, {}, known_only=False) as house:
+        yield house
+
+
+def dcmtk(tool: str, house: House, own: Pair | None, *arguments: str, trusted: Path | None = None) -> int:
+    """Run one of dcmtk's programs over TLS and return its exit code."""
+    secured = ["+tls", str(own.key), str(own.certificate)] if own else ["+tla"]
+    trusting = ["+cf", str(trusted or house.authority.path)]
+    place = ["-aec", AE, "-aet", "CT1", "127.0.0.1", str(house.port)]
+    command = [require_tool(tool), *secured, *trusting, *place, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode
+
+
+def destination(house: House, own: Pair | None = None, **changes: object) -> Destination:
+    context = client_context(
+        trusted=str(house.authority.path),
+        certificate=str(own.certificate) if own else "",
+        key=str(own.key) if own else "",
+        check_name=not changes.get("certificate"),
+    )
+    values = {"host": "127.0.0.1", "port": house.port, "called": AE, "calling": "CT1", "timeout_s": 20.0}
+    return Destination(**{**values, "tls": context, **changes})
+
+
+def test_dcmtk_verifies_and_stores_over_tls(house: House, tmp_path: Path) -> None:
+    own = house.authority.issue("CT1")
+    film = write_image(tmp_path / "film.dcm", cr_image(rows=512))
+    assert dcmtk("echoscu", house, own) == 0
+    assert dcmtk("storescu", house, own, str(film)) == 0
+    assert house.stored() == 1
+
+
+def test_our_own_sender_stores_the_same_bytes_over_tls(house: House, tmp_path: Path) -> None:
+    image = cr_image(rows=2000)
+    film = write_image(tmp_path / "film.dcm", image)
+    file = SendFile(
+        path=film,
+        sop_class_uid=image.SOPClassUID,
+        sop_instance_uid=image.SOPInstanceUID,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+    )
+    (outcome,) = send([file], destination(house, house.authority.issue("CT1")))
+    assert outcome.verdict is Verdict.DELIVERED
+    (kept,) = house.spool.root.rglob("*.dcm")
+    assert kept.read_bytes()[-64000:] == film.read_bytes()[-64000:]
+
+
+def test_many_at_once_are_served(house: House) -> None:
+    own = house.authority.issue("CT1")
+    failures: list[BaseException] = []
+
+    def once() -> None:
+        try:
+            verify(destination(house, own))
+        except DestinationError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=once) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert failures == []
+
+
+@pytest.mark.parametrize("fault", ["no certificate", "expired", "not valid yet", "another authority"])
+def test_a_peer_without_a_valid_certificate_stores_nothing_and_others_are_served(
+    house: House, tmp_path: Path, fault: str
+) -> None:
+    stranger = Authority(tmp_path / "other", "Somebody else")
+    own = {
+        "no certificate": None,
+        "expired": house.authority.issue("CT1", begins=-10, days=-1),
+        "not valid yet": house.authority.issue("CT1", begins=1),
+        "another authority": stranger.issue("CT1"),
+    }[fault]
+    film = write_image(tmp_path / "film.dcm")
+    assert dcmtk("storescu", house, own, str(film)) != 0
+    with pytest.raises(DestinationError):
+        verify(destination(house, own))
+    assert house.stored() == 0
+    assert house.turned_away("tls") >= 1
+    assert house.alerts() >= 1
+    verify(destination(house, house.authority.issue("CT2")))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_old_versions_of_tls_are_refused(house: House, version: ssl.TLSVersion) -> None:
+    own = house.authority.issue("CT1", weak=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, version
+    context.load_verify_locations(house.authority.path)
+    context.load_cert_chain(own.certificate, own.key)
+    with socket.create_connection(("127.0.0.1", house.port), timeout=20) as plain, pytest.raises(OSError, match=r"."):
+        context.wrap_socket(plain, server_hostname="127.0.0.1").close()
+    verify(destination(house, own))
+
+
+def test_suites_without_aead_or_forward_secrecy_are_refused(house: House) -> None:
+    own = house.authority.issue("CT1", weak=True)
+    for suite in ("AES256-SHA256", "AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-SHA384"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{suite}:@SECLEVEL=0")
+        context.load_verify_locations(house.authority.path)
+        context.load_cert_chain(own.certificate, own.key)
+        with socket.create_connection(("127.0.0.1", house.port), timeout=20) as plain, pytest.raises(ssl.SSLError):
+            context.wrap_socket(plain, server_hostname="127.0.0.1").close()
+
+
+def test_silent_and_half_spoken_connections_block_nobody_and_are_closed(house: House) -> None:
+    own = house.authority.issue("CT1")
+    silent = [socket.create_connection(("127.0.0.1", house.port)) for _ in range(20)]
+    silent[0].sendall(b"\x16\x03\x01\x02\x00\x01")
+    silent[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    try:
+        begun = time.monotonic()
+        verify(destination(house, own))
+        assert time.monotonic() - begun < HANDSHAKE_S
+        for connection in silent:
+            connection.settimeout(30.0)
+            while connection.recv(4096):
+                pass
+    except ConnectionResetError:
+        pass
+    finally:
+        for connection in silent:
+            connection.close()
+    verify(destination(house, own))
+
+
+def test_a_plain_peer_on_the_tls_port_is_turned_away(house: House) -> None:
+    with pytest.raises(DestinationError):
+        verify(destination(house, tls=None, timeout_s=10.0))
+    assert house.turned_away("tls") >= 1
+
+
+def test_a_peer_is_its_title_address_and_certificate(tmp_path: Path, authority: Authority) -> None:
+    ct1, ct2 = authority.issue("CT1"), authority.issue("CT2")
+    known = {
+        "ct1": Peer(ae_title="CT1", host="ct1", port=104, certificate=ct1.fingerprint, addresses=("127.0.0.0/8",)),
+        "by-subject": Peer(ae_title="CT2", host="ct2", port=104, certificate="CN=CT2"),
+        "elsewhere": Peer(ae_title="CT3", host="ct3", port=104, addresses=("10.9.9.9",)),
+        "at-its-host": Peer(ae_title="CT4", host="10.9.9.9", port=104),
+    }
+    with tls_station(tmp_path, authority, known, known_only=True) as house:
+        verify(destination(house, ct1, calling="CT1"))
+        verify(destination(house, ct2, calling="CT2"))
+        for own, calling in ((ct2, "CT1"), (ct1, "CT2"), (ct1, "CT3"), (ct1, "CT4"), (ct1, "CT5")):
+            with pytest.raises(DestinationError, match="rejected"):
+                verify(destination(house, own, calling=calling))
+        assert house.turned_away("calling-ae") == 5
+
+
+def test_a_peer_has_a_budget_of_its_own(tmp_path: Path, authority: Authority) -> None:
+    own = authority.issue("CT1")
+    known = {"ct1": Peer(ae_title="CT1", host="ct1", port=104, maximum_associations=1)}
+    with tls_station(tmp_path, authority, known, known_only=False) as house:
+        images = [cr_image(f"1.2.3.{number}") for number in range(2)]
+        files = [
+            SendFile(
+                path=write_image(tmp_path / f"{number}.dcm", image),
+                sop_class_uid=image.SOPClassUID,
+                sop_instance_uid=image.SOPInstanceUID,
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+            )
+            for number, image in enumerate(images)
+        ]
+        outcomes = send(files, destination(house, own))
+        next(outcomes)
+        with pytest.raises(DestinationError, match="Local limit exceeded"):
+            verify(destination(house, own))
+        verify(destination(house, own, calling="CT2"))
+        assert [outcome.verdict for outcome in outcomes] == [Verdict.DELIVERED]
+        assert any(_answers(house, own) for _ in range(100))
+        assert house.alerts() == 0
+
+
+def _answers(house: House, own: Pair) -> bool:
+    try:
+        verify(destination(house, own))
+    except DestinationError:
+        time.sleep(0.05)
+        return False
+    return True
+
+
+def test_a_destination_with_another_certificate_gets_nothing(house: House) -> None:
+    own = house.authority.issue("CT1")
+    with pytest.raises(DestinationError, match="another certificate"):
+        verify(destination(house, own, certificate="0" * 64))
+    verify(destination(house, own, certificate="CN=listener"))
+
+
+def test_what_arrived_is_audited_when_its_association_ends(house: House, tmp_path: Path) -> None:
+    film = write_image(tmp_path / "film.dcm")
+    assert dcmtk("storescu", house, house.authority.issue("CT1"), str(film)) == 0
+    for _ in range(200):
+        kinds = [record.kind for record, _ in house.audit.records()]
+        if kinds == ["receiving", "received"]:
+            break
+        time.sleep(0.05)
+    assert kinds == ["receiving", "received"]
+    text = b"".join(path.read_bytes() for path in house.audit.segments())
+    assert b"1.2.3" in text
+    assert b"Mustermann" not in text
