@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+class Threshold(Strict):
+    """Where a measure of an explanation turns the verdict; on which side is bad is the measure's own business."""
+
+    caution: float
+    """Beyond it: use with caution."""
+    hide: float | None = None
+    """Beyond it: not shown; without it, this measure alone hides no map."""
+
+
 class Explanation(Strict):
     """How much is explained, and how long it may take."""
 
@@ -28,6 +37,12 @@ class Explanation(Strict):
     """At most so many findings above their operating point are explained, the most probable first."""
     seed: int = 0
     """Of every method that samples."""
+    assessors: tuple[str, ...] = ("faithfulness", "stability", "plausibility", "agreement")
+    """What is measured of every map; see docs/trust.md."""
+    thresholds: dict[str, Threshold] = {}
+    """Of measures whose thresholds differ from the built-in ones, by the measure's name."""
+    consensus: bool = True
+    """Whether the maps that passed are joined to one more when there are at least two."""
 
 
 class Pipeline(Strict):

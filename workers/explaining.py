@@ -1,25 +1,46 @@
-"""Runs the explainers of a pipeline over one input, and carries their maps onto the source grid."""
+"""Runs the explainers of a pipeline over one input, measures every map, and says how far each may be trusted."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from service.errors import UnsupportedMethodError
-from service.types import Attribution
+from service.types import Assessment, Attribution, Verdict
+from workers.assessors.agreement import contradictions
+from workers.assessors.budget import Clock, memory_errors
+from workers.assessors.case import Scene, Subject
+from workers.assessors.consensus import METHOD, TITLE, consensus, medians
+from workers.assessors.loading import load_assessors
+from workers.assessors.regions import find_regions
+from workers.assessors.verdict import EMPTY, judge, with_thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from service.pipelines import Explanation as Limits
-    from service.types import Image
-    from workers.interfaces import Classifier, Explainer
+    from service.types import Image, Measure
+    from workers.assessors.case import Assessor, Criterion
+    from workers.assessors.consensus import Consensus
+    from workers.assessors.regions import Regions
+    from workers.interfaces import Classifier, Explainer, Explanation
+
+FILM = 4
+"""Axes of a batch of films; volumes have one more and are explained without being assessed."""
+BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
+DIVIDED = "The methods that it joins contradict each other."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """What came out: in the order in which the pipeline names the methods."""
+    """What came out: the method that the pipeline names first, the others in its order, then the consensus."""
 
     attributions: tuple[Attribution, ...]
     contradictions: tuple[str, ...] = ()
@@ -32,36 +53,223 @@ def explain_image(
     image: Image,
     labels: Sequence[int],
     limits: Limits,
+    *,
+    doubts: Mapping[str, Sequence[str]] | None = None,
 ) -> Explained:
-    """Explain labels of one image by every method that the time allows, the cheapest first."""
-    batch = classifier.preprocess(image)
-    begun = time.monotonic()
-    found: dict[str, list[Attribution]] = {}
-    unavailable: dict[str, str] = {}
-    for explainer in sorted(explainers, key=lambda explainer: explainer.cost):
-        if found and time.monotonic() - begun > limits.budget_s:
-            unavailable[explainer.name] = (
-                f"{explainer.title}: the time for explanations ({limits.budget_s:g} s) was over"
-            )
-            continue
-        try:
-            explanations = explainer.explain(classifier, batch, labels)
-        except UnsupportedMethodError as error:
-            unavailable[explainer.name] = f"{explainer.title}: {error}"
-            continue
-        found[explainer.name] = [
-            Attribution(
-                method=explainer.name,
-                title=explainer.title,
-                finding=classifier.card.labels[explanation.label].name,
-                map=classifier.to_source(image, explanation.map),
-                parameters=explanation.parameters,
-                seconds=explanation.seconds,
-            )
-            for explanation in explanations
-        ]
-    order = [explainer.name for explainer in explainers]
-    return Explained(
-        attributions=tuple(a for name in order for a in found.get(name, ())),
-        unavailable=tuple(unavailable[name] for name in order if name in unavailable),
+    """Explain labels of one image by every method that the time allows, the cheapest first, and assess each map.
+
+    `doubts` are reasons for caution that are known of a method before, by its name: a failed sanity check.
+    """
+    return explain_input(
+        classifier,
+        explainers,
+        classifier.preprocess(image),
+        labels,
+        limits,
+        to_source=partial(classifier.to_source, image),
+        regions=partial(find_regions, image.grey),
+        doubts=doubts,
     )
+
+
+def explain_input(
+    classifier: Classifier,
+    explainers: Sequence[Explainer],
+    batch: torch.Tensor,
+    labels: Sequence[int],
+    limits: Limits,
+    *,
+    to_source: Callable[[torch.Tensor], NDArray[np.float32]],
+    regions: Callable[[int, int], Regions] | None = None,
+    doubts: Mapping[str, Sequence[str]] | None = None,
+) -> Explained:
+    """Explain labels of one preprocessed input, as `explain_image` does.
+
+    Args:
+        classifier: the model.
+        explainers: the methods; the first is the default, whose map comes first.
+        batch: float32 (1, channels, rows, columns), or (1, channels, slices, rows, columns), whose maps come back
+            with the verdict `use with caution`, as nothing is measured of them.
+        labels: indices into the card's labels.
+        limits: time, seed, assessors and thresholds.
+        to_source: carries a map on the input's grid, or a coarser one, onto the source's.
+        regions: returns the anatomy on a grid of (rows, columns); without it plausibility is not measured.
+        doubts: reasons for caution known of a method before, by its name.
+
+    Raises:
+        PipelineError: `limits` names an assessor that does not exist.
+        SettingsError: `limits` has a threshold for a measure that nobody takes.
+    """
+    assessors = load_assessors(limits.assessors)
+    run = _Run(
+        scene=Scene(classifier=classifier, batch=batch, seed=limits.seed, find_regions=regions),
+        assessors=assessors,
+        criteria=with_thresholds([c for assessor in assessors for c in assessor.criteria], limits.thresholds),
+        clock=Clock(limits.budget_s),
+    )
+    run.measure_forward(labels)
+    for explainer in sorted(explainers, key=lambda explainer: explainer.cost):
+        run.explain(explainer, labels)
+    names = [explainer.name for explainer in explainers]
+    verdicts = _Verdicts(run, to_source=to_source, doubts=doubts or {})
+    attributions = [a for name in names for a in verdicts.of_method(name)]
+    sentences: list[str] = []
+    for label in labels:
+        passed = verdicts.passed(label)
+        found = contradictions(passed, classifier.card.labels[label].name)
+        sentences += found
+        if limits.consensus and (joined := consensus(passed, *run.scene.grid)):
+            attributions.append(verdicts.of_consensus(joined, label, passed, divided=bool(found)))
+    return Explained(
+        attributions=tuple(attributions),
+        contradictions=tuple(sentences),
+        unavailable=tuple(run.unavailable[name] for name in names if name in run.unavailable),
+    )
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """Everything explained and measured so far of one input."""
+
+    scene: Scene
+    assessors: Sequence[Assessor]
+    criteria: Sequence[Criterion]
+    clock: Clock
+    subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
+    measures: dict[tuple[str, int], list[Measure]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    probabilities: dict[int, float] = field(default_factory=dict)
+
+    def measure_forward(self, labels: Sequence[int]) -> None:
+        """Take the probabilities, and the time that they took."""
+        begun = time.monotonic()
+        answers = self.scene.classifier.probabilities(self.scene.classifier.logits(self.scene.batch))[0]
+        self.clock.forward_s = time.monotonic() - begun
+        self.probabilities = {label: float(answers[label]) for label in labels}
+
+    def explain(self, explainer: Explainer, labels: Sequence[int]) -> None:
+        """Explain and measure by one method, or note why not."""
+        if self.subjects and not self.clock.allows(explainer.cost * len(labels)):
+            self._refuse(explainer, f"the time for explanations ({self.clock.budget_s:g} s) would not have sufficed")
+            return
+        try:
+            with memory_errors():
+                explanations = explainer.explain(self.scene.classifier, self.scene.batch, labels)
+        except UnsupportedMethodError as error:
+            self._refuse(explainer, str(error))
+            return
+        if not all(bool(torch.isfinite(explanation.map).all()) for explanation in explanations):
+            self._refuse(explainer, "its map holds values that are not finite")
+            return
+        for explanation in explanations:
+            self._keep(explainer, explanation)
+
+    def _refuse(self, explainer: Explainer, reason: str) -> None:
+        self.unavailable[explainer.name] = f"{explainer.title}: {reason}"
+
+    def _keep(self, explainer: Explainer, explanation: Explanation) -> None:
+        subject = Subject(
+            method=explainer.name,
+            title=explainer.title,
+            label=explanation.label,
+            map=explanation.map,
+            explainer=explainer,
+            explanation=explanation,
+        )
+        key = (explainer.name, explanation.label)
+        self.subjects[key] = subject
+        self.measures[key] = [*self.assess(subject, comparative=False), *explanation.measures]
+
+    def assess(self, subject: Subject, *, comparative: bool, others: Sequence[Subject] = ()) -> list[Measure]:
+        """Take the measures that the time and the memory allow."""
+        found: list[Measure] = []
+        if self.scene.batch.ndim != FILM:
+            return found
+        for assessor in self.assessors:
+            if assessor.comparative is not comparative or not self.clock.allows(assessor.cost(subject)):
+                continue
+            try:
+                with memory_errors():
+                    found += assessor.assess(self.scene, subject, others)
+            except UnsupportedMethodError:
+                # A figure that could not be taken is missing, and a missing figure is a reason for caution.
+                continue
+        return found
+
+
+class _Verdicts:
+    """Turns what a run gathered into attributions."""
+
+    def __init__(
+        self,
+        run: _Run,
+        *,
+        to_source: Callable[[torch.Tensor], NDArray[np.float32]],
+        doubts: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._run = run
+        self._to_source = to_source
+        self._doubts = doubts
+        self._assessed = {key: self._assess(subject) for key, subject in run.subjects.items()}
+
+    def passed(self, label: int) -> list[Subject]:
+        """Return the maps of a label that may be shown."""
+        return [
+            subject
+            for key, subject in self._run.subjects.items()
+            if subject.label == label and self._assessed[key].verdict is not Verdict.NOT_SHOWN
+        ]
+
+    def of_method(self, name: str) -> list[Attribution]:
+        """Return the attributions of one method, one for each label."""
+        found = []
+        for (method, _), subject in self._run.subjects.items():
+            if method == name and subject.explanation is not None:
+                explanation = subject.explanation
+                found.append(self._attribution(subject, explanation.parameters, explanation.seconds))
+        return found
+
+    def of_consensus(self, joined: Consensus, label: int, members: Sequence[Subject], *, divided: bool) -> Attribution:
+        """Return the consensus of the maps of one label, measured as they were."""
+        begun = time.perf_counter()
+        subject = Subject(method=METHOD, title=TITLE, label=label, map=joined.map)
+        measures = self._run.assess(subject, comparative=False)
+        measures += medians([self._run.measures[member.method, label] for member in members], measures)
+        self._run.measures[METHOD, label] = measures
+        self._assessed[METHOD, label] = self._judge(subject, measures, (DIVIDED,) if divided else ())
+        parameters = {"methods": ", ".join(joined.methods)}
+        spread = self._to_source(joined.spread)
+        return self._attribution(subject, parameters, time.perf_counter() - begun, spread)
+
+    def _attribution(
+        self,
+        subject: Subject,
+        parameters: Mapping[str, str],
+        seconds: float,
+        spread: NDArray[np.float32] | None = None,
+    ) -> Attribution:
+        return Attribution(
+            method=subject.method,
+            title=subject.title,
+            finding=self._run.scene.classifier.card.labels[subject.label].name,
+            map=self._to_source(subject.map),
+            parameters=parameters,
+            seconds=seconds,
+            assessment=self._assessed[subject.method, subject.label],
+            spread=spread,
+        )
+
+    def _assess(self, subject: Subject) -> Assessment:
+        key = (subject.method, subject.label)
+        others = [
+            other for other in self._run.subjects.values() if other.label == subject.label and other is not subject
+        ]
+        measures = [*self._run.measures[key], *self._run.assess(subject, comparative=True, others=others)]
+        return self._judge(subject, measures, self._doubts.get(subject.method, ()))
+
+    def _judge(self, subject: Subject, measures: Sequence[Measure], doubts: Sequence[str]) -> Assessment:
+        if float(subject.map.max()) <= 0:
+            return Assessment(verdict=Verdict.NOT_SHOWN, reasons=(EMPTY,), measures=tuple(measures))
+        point = self._run.scene.classifier.card.labels[subject.label].default_operating_point()
+        below = self._run.probabilities[subject.label] < point.threshold
+        return judge(measures, self._run.criteria, doubts=(*doubts, *((BELOW,) if below else ())))

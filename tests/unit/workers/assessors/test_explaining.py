@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from bright_spots import (
+    Against,
+    Broken,
+    Choosy,
+    Contrary,
+    Fickle,
+    Fixed,
+    Greedy,
+    Honest,
+    Telling,
+    as_image,
+    film_with_spot,
+)
+
+from service.errors import PipelineError
+from service.pipelines import Explanation, Threshold
+from service.types import Verdict
+from workers.explaining import BELOW, Explained, explain_image, explain_input
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workers.models.package import PackagedClassifier
+
+MEASURED = ("faithfulness", "stability", "agreement")
+"""Without plausibility: the tests' film is no chest."""
+
+
+def explained(model: PackagedClassifier, explainers: Sequence[Telling], **settings: object) -> Explained:
+    limits = Explanation.model_validate({"assessors": MEASURED, **settings})
+    return explain_image(model, explainers, as_image(film_with_spot()), [0], limits)
+
+
+def verdicts(result: Explained) -> dict[str, Verdict]:
+    return {a.method: a.assessment.verdict for a in result.attributions if a.assessment is not None}
+
+
+def test_an_honest_map_is_reliable_and_a_fickle_or_contrary_one_is_not_shown(model: PackagedClassifier) -> None:
+    found = verdicts(explained(model, [Honest("honest"), Fickle("fickle"), Contrary("contrary")]))
+    assert found == {
+        "honest": Verdict.CAUTION,  # most others mark other places
+        "fickle": Verdict.NOT_SHOWN,
+        "contrary": Verdict.NOT_SHOWN,
+    }
+    assert verdicts(explained(model, [Honest("honest")])) == {"honest": Verdict.RELIABLE}
+
+
+def test_the_default_comes_first_and_the_consensus_last_whatever_they_cost(model: PackagedClassifier) -> None:
+    result = explained(model, [Honest("dear", 50), Honest("cheap", 1), Honest("middling", 9)])
+    assert [a.method for a in result.attributions] == ["dear", "cheap", "middling", "consensus"]
+    consensus = result.attributions[-1]
+    assert consensus.spread is not None
+    assert consensus.spread.shape == consensus.map.shape == (112, 112)
+    assert float(consensus.spread.max()) == pytest.approx(0.0, abs=1e-6)
+    assert consensus.assessment is not None
+    assert consensus.assessment.verdict is Verdict.RELIABLE
+
+
+def test_a_map_that_failed_is_no_part_of_the_consensus(model: PackagedClassifier) -> None:
+    result = explained(model, [Honest("one"), Honest("two"), Fickle("fickle")])
+    assert result.attributions[-1].parameters["methods"] == "One, Two"
+
+
+def test_there_is_no_consensus_of_one_method_or_when_it_is_not_wanted(model: PackagedClassifier) -> None:
+    assert [a.method for a in explained(model, [Honest("one"), Fickle("fickle")]).attributions] == ["one", "fickle"]
+    assert len(explained(model, [Honest("one"), Honest("two")], consensus=False).attributions) == 2
+
+
+@pytest.mark.parametrize(
+    ("explainer", "reason"),
+    [
+        (Broken("broken"), "not finite"),
+        (Greedy("greedy"), "more memory than this machine has"),
+        (Choosy("choosy"), "a model of another kind"),
+    ],
+)
+def test_a_method_that_fails_is_named_and_costs_the_others_nothing(
+    model: PackagedClassifier, explainer: Telling, reason: str
+) -> None:
+    result = explained(model, [explainer, Honest("honest")])
+    assert [a.method for a in result.attributions] == ["honest"]
+    (sentence,) = result.unavailable
+    assert sentence.startswith(explainer.title)
+    assert reason in sentence
+
+
+def test_a_dear_method_that_does_not_fit_the_time_is_not_begun_and_the_cheap_one_stays(
+    model: PackagedClassifier,
+) -> None:
+    dear = Honest("dear", 10**9)
+    result = explained(model, [dear, Honest("cheap")])
+    assert dear.calls == 0
+    assert verdicts(result) == {"cheap": Verdict.RELIABLE}
+    assert "would not have sufficed" in result.unavailable[0]
+
+
+def test_the_cheapest_method_runs_even_when_there_is_no_time_and_is_no_more_than_cautious(
+    model: PackagedClassifier,
+) -> None:
+    result = explained(model, [Honest("honest")], budget_s=1e-9)
+    (only,) = result.attributions
+    assert only.assessment is not None
+    assert only.assessment.verdict is Verdict.CAUTION
+    assert "Not measured" in only.assessment.reasons[0]
+
+
+def test_a_map_without_anything_positive_is_not_shown(model: PackagedClassifier) -> None:
+    (only,) = explained(model, [Against("against")]).attributions
+    assert only.assessment is not None
+    assert only.assessment.verdict is Verdict.NOT_SHOWN
+    assert "marks nothing" in only.assessment.reasons[0]
+
+
+def test_below_the_operating_point_no_map_is_reliable(model: PackagedClassifier) -> None:
+    limits = Explanation(assessors=MEASURED)
+    result = explain_image(model, [Honest("honest")], as_image(film_with_spot(spot=False)), [0], limits)
+    (only,) = result.attributions
+    assert only.assessment is not None
+    assert only.assessment.verdict is not Verdict.RELIABLE
+    assert BELOW in only.assessment.reasons or only.assessment.verdict is Verdict.NOT_SHOWN
+
+
+def test_a_known_doubt_of_a_method_is_told(model: PackagedClassifier) -> None:
+    result = explain_image(
+        model,
+        [Honest("honest"), Honest("other")],
+        as_image(film_with_spot()),
+        [0],
+        Explanation(assessors=MEASURED),
+        doubts={"honest": ("It failed the sanity check.",)},
+    )
+    assert verdicts(result)["honest"] is Verdict.CAUTION
+    assert verdicts(result)["other"] is Verdict.RELIABLE
+
+
+def test_contradictions_are_sentences_about_maps_that_passed(model: PackagedClassifier) -> None:
+    lax = {"faithfulness": {"caution": -9.0, "hide": -9.0}}
+    result = explained(model, [Honest("honest"), Fixed("fixed")], thresholds=lax)
+    (sentence,) = result.contradictions
+    assert "Honest and Fixed contradict each other on Bright spot" in sentence
+    assert verdicts(result)["consensus"] is not Verdict.RELIABLE
+
+
+def test_thresholds_of_the_pipeline_decide(model: PackagedClassifier) -> None:
+    strict = {"faithfulness": Threshold(caution=2.0, hide=1.9)}
+    assert verdicts(explained(model, [Honest("honest")], thresholds=strict)) == {"honest": Verdict.NOT_SHOWN}
+
+
+def test_an_assessor_that_does_not_exist_is_named(model: PackagedClassifier) -> None:
+    with pytest.raises(PipelineError, match="assessor 'charm'"):
+        explained(model, [Honest("honest")], assessors=("charm",))
+
+
+def test_maps_come_back_on_the_source_grid(model: PackagedClassifier) -> None:
+    grey = np.kron(film_with_spot(), np.ones((2, 3), dtype=np.float32))
+    result = explain_image(model, [Honest("honest")], as_image(grey), [0], Explanation(assessors=MEASURED))
+    assert result.attributions[0].map.shape == (224, 336)
+    row, column = np.unravel_index(int(result.attributions[0].map.argmax()), (224, 336))
+    assert np.hypot(row / 2 - 70, column / 3 - 40) < 15
+
+
+def test_a_volume_is_explained_but_not_assessed(model: PackagedClassifier) -> None:
+    class Deep(Telling):
+        def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+            return torch.ones(4, 14, 14)
+
+    class Volumes:
+        card = model.card
+        device = model.device
+        network = None
+
+        def logits(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(batch), 1), 9.0)
+
+        def probabilities(self, logits: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+            return model.probabilities(logits)
+
+    result = explain_input(
+        Volumes(),  # type: ignore[arg-type]  # it never sees an image
+        [Deep("deep")],
+        torch.zeros(1, 1, 4, 112, 112),
+        [0],
+        Explanation(),
+        to_source=lambda values: values.numpy(),
+    )
+    (only,) = result.attributions
+    assert only.map.shape == (4, 14, 14)
+    assert only.assessment is not None
+    assert only.assessment.verdict is Verdict.CAUTION

@@ -1,0 +1,1 @@
+"""How far an explanation may be trusted on one image: measures, thresholds, verdicts."""

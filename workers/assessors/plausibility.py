@@ -1,0 +1,106 @@
+"""Plausibility: does the map lie where the finding can be - in the body, in the lungs - or on borders and letters?
+
+A plausible map is no proof that the model is right; an implausible one shows that it looked at something else, as
+networks do that learned a hospital's side markers (Zech et al. 2018, arXiv:1807.00431; DeGrave et al. 2021,
+doi:10.1038/s42256-021-00338-7).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from service.types import Measure
+from workers.assessors.case import Criterion, Scene, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+CELL = 1.0
+"""A map smears what it marks over its own cells: letters and lungs are widened by so many of them."""
+WIDEST = 0.08
+"""But by no more than this share of the film's side."""
+
+
+class Plausibility:
+    """Shares of the map's positive sum inside each region, beside the share of the film that the region covers."""
+
+    name = "plausibility"
+    comparative = False
+    criteria = (
+        Criterion(
+            measure="energy-lungs",
+            higher_is_better=True,
+            caution=0.6,
+            hide=0.35,
+            reason="Only {value} of the map lies on the lungs as far as they could be outlined ({baseline} by chance).",
+        ),
+        Criterion(
+            measure="energy-body",
+            higher_is_better=True,
+            caution=0.85,
+            hide=0.6,
+            reason="Only {value} of the map lies on the patient.",
+        ),
+        Criterion(
+            measure="energy-border",
+            higher_is_better=False,
+            caution=0.25,
+            hide=0.5,
+            reason="{value} of the map lies on the film's border.",
+        ),
+        Criterion(
+            measure="energy-text",
+            higher_is_better=False,
+            caution=0.2,
+            hide=0.4,
+            reason="{value} of the map lies on burned-in text or side markers: the model may have read them instead "
+            "of the lungs.",
+        ),
+    )
+
+    def cost(self, subject: Subject) -> int:
+        """Return 0: the regions are found once per image, without the classifier."""
+        del subject
+        return 0
+
+    def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
+        """Return the shares; nothing where the anatomy is unknown, and no lungs' share where none were found."""
+        del others
+        regions = scene.regions
+        if regions is None:
+            return ()
+        heat = np.maximum(subject.on_grid(*scene.grid), 0)
+        reach = smear(subject.map.shape[-2:], scene.grid)
+        measures = [
+            _share("energy-body", "Map inside the body", heat, regions.body),
+            _share("energy-border", "Map on the border", heat, regions.border),
+            _share("energy-text", "Map on text and markers", heat, widen(regions.text, reach)),
+        ]
+        if regions.lungs is not None:
+            measures.insert(1, _share("energy-lungs", "Map inside the lungs", heat, widen(regions.lungs, reach // 2)))
+        return tuple(measures)
+
+
+def smear(shape: tuple[int, ...], grid: tuple[int, int]) -> int:
+    """Return how far, in pixels of `grid`, a map of this shape smears what it marks."""
+    cell = max(grid[0] / shape[0], grid[1] / shape[1])
+    return int(min(CELL * cell, WIDEST * min(grid))) if cell > 1 else 0
+
+
+def widen(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return the mask grown by `reach` pixels."""
+    if reach <= 0 or not mask.any():
+        return mask
+    grown: NDArray[np.bool_] = ndimage.distance_transform_cdt(~mask, metric="chessboard") <= reach
+    return grown
+
+
+def _share(name: str, title: str, heat: NDArray[np.float32], region: NDArray[np.bool_]) -> Measure:
+    total = float(heat.sum(dtype=np.float64))
+    inside = float(heat[region].sum(dtype=np.float64))
+    return Measure(name=name, title=title, value=inside / total if total > 0 else 0.0, baseline=float(region.mean()))

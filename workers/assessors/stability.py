@@ -1,0 +1,105 @@
+"""Stability: does the map stay when nothing that matters changes - a little noise, a turn, a shift?
+
+The turned and shifted input is explained anew and the new map is moved back before the two are compared, so a map
+that follows the anatomy counts as unchanged. After Alvarez-Melis & Jaakkola 2018 (arXiv:1806.08049), with the
+changes that radiographers make.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from service.types import Measure
+from workers.assessors.case import Criterion, Scene, Subject, correlation, on_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+NOISE = 0.05
+"""Standard deviation of the noise as a share of the input's own."""
+TURN = math.radians(2)
+SHIFT = 0.02
+"""Of the film's side, to the right and downwards."""
+FINE = 28
+"""Rows and columns of the grid on which maps are compared."""
+EDGE = 2
+"""Cells along each side that are left out: what was moved in from beyond the film."""
+_REASON = "The map changes when {change} (similarity {{value}})."
+
+
+def _criterion(measure: str, change: str) -> Criterion:
+    return Criterion(
+        measure=measure, higher_is_better=True, caution=0.7, hide=0.3, reason=_REASON.format(change=change)
+    )
+
+
+class Stability:
+    """Correlation of the positive parts of the map before and after each small change; 1 is unchanged."""
+
+    name = "stability"
+    comparative = False
+    criteria = (
+        _criterion("stability-noise", "a little noise is added"),
+        _criterion("stability-turn", "the film is turned by 2 degrees"),
+        _criterion("stability-shift", "the film is shifted by 2 %"),
+    )
+
+    def cost(self, subject: Subject) -> int:
+        """Return three times the method's own cost."""
+        return 3 * subject.explainer.cost if subject.explainer else 0
+
+    def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
+        """Return one similarity in [-1, 1] for each change; nothing for a map that no single method made."""
+        del others
+        if subject.explainer is None:
+            return ()
+        before = subject.on_grid(FINE, FINE)
+        turn, shift = _turned(TURN), _shifted(SHIFT)
+        changes = (
+            ("stability-noise", "Similarity under noise", _noisy(scene.batch, scene.seed), None),
+            ("stability-turn", "Similarity under a 2 degree turn", _move(scene.batch, turn), _turned(-TURN)),
+            ("stability-shift", "Similarity under a 2 % shift", _move(scene.batch, shift), _shifted(-SHIFT)),
+        )
+        measures = []
+        for name, title, batch, back in changes:
+            (again,) = subject.explainer.explain(scene.classifier, batch, [subject.label])
+            after = again.map if back is None else _move_map(again.map, back, scene.grid)
+            similarity = correlation(_inner(before), _inner(on_grid(after, FINE, FINE)))
+            measures.append(Measure(name=name, title=title, value=similarity))
+        return tuple(measures)
+
+
+def _inner(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values[EDGE:-EDGE, EDGE:-EDGE]
+
+
+def _noisy(batch: torch.Tensor, seed: int) -> torch.Tensor:
+    noise = torch.randn(batch.shape, generator=torch.Generator().manual_seed(seed))
+    return batch + NOISE * batch.std() * noise.to(batch)
+
+
+def _turned(angle: float) -> torch.Tensor:
+    return torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+
+
+def _shifted(share: float) -> torch.Tensor:
+    # Coordinates run from -1 to 1, so a share of the side is twice that.
+    return torch.tensor([[1.0, 0.0, -2 * share], [0.0, 1.0, -2 * share]])
+
+
+def _move(batch: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    grid = F.affine_grid(matrix[None].to(batch), list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+
+
+def _move_map(values: torch.Tensor, matrix: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Move a map on a fine grid, where a fraction of a coarse cell still counts."""
+    fine = torch.from_numpy(on_grid(values, *grid))[None, None]
+    return _move(fine, matrix)[0, 0]

@@ -1,0 +1,93 @@
+"""From figures to one honest verdict with reasons: each criterion votes, the worst vote counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from service.errors import SettingsError
+from service.types import Assessment, Verdict
+from service.validation import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from service.pipelines import Threshold
+    from service.types import Measure
+    from workers.assessors.case import Criterion
+
+EMPTY = "The map marks nothing: no place speaks for the finding."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """What one criterion says of one figure."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge(measures: Sequence[Measure], criteria: Sequence[Criterion], *, doubts: Sequence[str] = ()) -> Assessment:
+    """Return the verdict on one map.
+
+    Args:
+        measures: what was measured.
+        criteria: what the figures are held against. A required one whose figure is missing means caution: what
+            was not measured is not known to be good.
+        doubts: further reasons for caution that no figure expresses.
+    """
+    figures = {measure.name: measure for measure in measures}
+    votes = [vote for criterion in criteria if (vote := _vote(criterion, figures.get(criterion.measure)))]
+    hidden = [vote.reason for vote in votes if vote.verdict is Verdict.NOT_SHOWN]
+    careful = [vote.reason for vote in votes if vote.verdict is Verdict.CAUTION and vote.reason]
+    missing = [criterion for criterion in criteria if criterion.required and criterion.measure not in figures]
+    unmeasured = (f"Not measured: {', '.join(_spoken(c.measure) for c in missing)}.",) if missing else ()
+    reasons = tuple(dict.fromkeys((*hidden, *careful, *doubts, *unmeasured)))
+    worst = Verdict.NOT_SHOWN if hidden else Verdict.CAUTION if reasons else Verdict.RELIABLE
+    return Assessment(verdict=worst, reasons=reasons, measures=tuple(measures))
+
+
+def with_thresholds(criteria: Sequence[Criterion], thresholds: Mapping[str, Threshold]) -> tuple[Criterion, ...]:
+    """Return the criteria with a pipeline's own numbers.
+
+    Raises:
+        SettingsError: a threshold is for a measure that no assessor of the pipeline takes.
+    """
+    known = [criterion.measure for criterion in criteria]
+    for name in thresholds:
+        if name not in known:
+            raise SettingsError(
+                f"[explanation.thresholds.{name}] is for no measure of this pipeline{nearest(name, known)}"
+            )
+    return tuple(
+        replace(criterion, caution=own.caution, hide=own.hide)
+        if (own := thresholds.get(criterion.measure))
+        else criterion
+        for criterion in criteria
+    )
+
+
+def _vote(criterion: Criterion, measure: Measure | None) -> Vote | None:
+    if measure is None:
+        return None
+    if criterion.hide is not None and _beyond(criterion, measure.value, criterion.hide):
+        return Vote(verdict=Verdict.NOT_SHOWN, reason=_reason(criterion, measure))
+    if _beyond(criterion, measure.value, criterion.caution):
+        return Vote(verdict=Verdict.CAUTION, reason=_reason(criterion, measure))
+    return None
+
+
+def _beyond(criterion: Criterion, value: float, limit: float) -> bool:
+    # Written so that NaN is beyond every limit.
+    return not value >= limit if criterion.higher_is_better else not value <= limit
+
+
+def _reason(criterion: Criterion, measure: Measure) -> str:
+    share = measure.name.startswith(("energy-", "agreement-top"))
+    baseline = measure.baseline if measure.baseline is not None else float("nan")
+    shown = (f"{measure.value:.0%}", f"{baseline:.0%}") if share else (f"{measure.value:.2f}", f"{baseline:.2f}")
+    return criterion.reason.format(value=shown[0], baseline=shown[1])
+
+
+def _spoken(measure: str) -> str:
+    return measure.replace("-", " ")
