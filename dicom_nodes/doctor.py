@@ -6,15 +6,15 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from ipaddress import ip_address
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
 
-from dicom_nodes.client import echo
+from dicom_nodes.client import verify
+from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener
 from dicom_nodes.listener import open_spool
+from dicom_nodes.sender import UnknownDestinationError, find_destination
 from service.cli import settings_of
 from service.errors import DestinationError, PellucidError
 from service.files import make_directory
@@ -33,24 +33,6 @@ if TYPE_CHECKING:
 PROCESSES = ("listener", "worker", "sender")
 _ALIVE_WITHIN_S = 20.0
 _TIMEOUT_S = 5.0
-
-
-class State(StrEnum):
-    """How something stands."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diagnosis:
-    """One thing that was looked at."""
-
-    name: str
-    state: State
-    found: str
-    advice: str = ""
 
 
 @click.command()
@@ -169,10 +151,10 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
             found="there is no [peers] section: results have nowhere to go",
             advice="add [peers.NAME] with ae_title, host and port of the PACS",
         )
-    for name, peer in settings.peers.items():
+    for name in settings.peers:
         try:
-            echo(peer.host, peer.port, peer.ae_title, settings.sender.ae_title, timeout_s=_TIMEOUT_S)
-        except DestinationError as error:
+            verify(replace(find_destination(settings, name), timeout_s=_TIMEOUT_S))
+        except (DestinationError, UnknownDestinationError) as error:
             yield Diagnosis(
                 name=f"destination {name}",
                 state=State.PROBLEM,
@@ -181,27 +163,6 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
             )
         else:
             yield Diagnosis(name=f"destination {name}", state=State.OK, found="answers C-ECHO")
-
-
-def _listener(settings: Settings) -> Iterator[Diagnosis]:
-    chosen = settings.listener
-    place = f"{chosen.host}:{chosen.port}"
-    if not _is_loopback(chosen.host) and not (chosen.addresses or chosen.calling_ae_titles):
-        yield Diagnosis(
-            name="listener",
-            state=State.WARNING,
-            found=f"{place} is open to everybody on the network",
-            advice="set listener.addresses and listener.calling_ae_titles",
-        )
-    else:
-        yield Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _first_line(error: Exception) -> str:
@@ -216,5 +177,8 @@ _EXAMINATIONS: dict[str, Callable[[Settings], Iterator[Diagnosis]]] = {
     "broker": _broker,
     "pipelines": _models,
     "destinations": _destinations,
-    "listener": _listener,
+    "listener": listener,
+    "files": files,
+    "certificates": certificates,
+    "audit": audit,
 }

@@ -1,0 +1,153 @@
+"""What `pellucid doctor` says of the doors: who can get in, who can read the files, and when certificates end."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.audit.chain import read_place
+from service.audit.trail import open_log
+from service.tls import client_context, expiries, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.settings import Settings
+
+_SOON = timedelta(days=30)
+_MANY_RECORDS = 1000
+
+
+class State(StrEnum):
+    """How something stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def listener(settings: Settings) -> Iterator[Diagnosis]:
+    """Who can associate."""
+    chosen = settings.listener
+    ports = [str(chosen.port)] if chosen.plain else []
+    ports += [f"{settings.tls.port} (TLS)"] if settings.tls.port else []
+    place = f"{chosen.host}, port {' and '.join(ports) or 'none'}"
+    restricted = chosen.addresses or chosen.calling_ae_titles or chosen.known_peers_only
+    if not ports:
+        found, advice = "no port is open: listener.plain is false and tls.port is 0", "set tls.port"
+        yield Diagnosis(name="listener", state=State.PROBLEM, found=found, advice=advice)
+    elif chosen.plain and not _is_loopback(chosen.host) and not restricted:
+        yield Diagnosis(
+            name="listener",
+            state=State.WARNING,
+            found=f"{place} is open to everybody on the network",
+            advice="set listener.addresses, or known_peers_only with [peers]; better, [tls] and listener.plain = false",
+        )
+    else:
+        yield Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
+    if chosen.known_peers_only:
+        yield from _loose_peers(settings)
+    if not _is_loopback(settings.http.host) and any(
+        (settings.http.listener_port, settings.http.worker_port, settings.http.sender_port)
+    ):
+        yield Diagnosis(
+            name="http",
+            state=State.WARNING,
+            found=f"health and metrics are open at {settings.http.host}; there is no password",
+            advice="set http.host to 127.0.0.1, or let a firewall or NetworkPolicy admit the monitoring alone",
+        )
+
+
+def _loose_peers(settings: Settings) -> Iterator[Diagnosis]:
+    for name, peer in settings.peers.items():
+        if not (peer.addresses or peer.certificate or _is_address(peer.host)):
+            yield Diagnosis(
+                name=f"peer {name}",
+                state=State.WARNING,
+                found=f"whoever calls itself {peer.ae_title} is admitted from any address",
+                advice=f"set peers.{name}.addresses or peers.{name}.certificate",
+            )
+
+
+def files(settings: Settings) -> Iterator[Diagnosis]:
+    """Who can read the state folder and the keys."""
+    folder = settings.state.directory.absolute()
+    keys = [Path(key) for key in (settings.tls.key, settings.audit.syslog_key) if key]
+    found = False
+    for path in (folder, *keys):
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            found = True
+            yield Diagnosis(
+                name="files",
+                state=State.WARNING,
+                found=f"others than its owner may read {path}",
+                advice=f"chmod go= {path}",
+            )
+    if not found:
+        yield Diagnosis(name="files", state=State.OK, found="state folder and keys are for their owner alone")
+
+
+def certificates(settings: Settings) -> Iterator[Diagnosis]:
+    """Whether TLS can be spoken, and for how long."""
+    tls, audited = settings.tls, settings.audit
+    if tls.port:
+        server_context(certificate=tls.certificate, key=tls.key, trusted=tls.trusted)
+    if audited.syslog_host:
+        client_context(trusted=audited.syslog_trusted, certificate=audited.syslog_certificate, key=audited.syslog_key)
+    paths = [tls.certificate, tls.trusted, audited.syslog_trusted, audited.syslog_certificate]
+    now = datetime.now(UTC)
+    for path, name, end in expiries(path for path in dict.fromkeys(paths) if path):
+        text = f"{name or path} is valid until {end:%Y-%m-%d}"
+        if end <= now:
+            state, advice = State.PROBLEM, "replace it: nobody will accept it"
+        elif end - now < _SOON:
+            state, advice = State.WARNING, "replace it in time"
+        else:
+            state, advice = State.OK, ""
+        yield Diagnosis(name=f"certificate {Path(path).name}", state=state, found=text, advice=advice)
+
+
+def audit(settings: Settings) -> Iterator[Diagnosis]:
+    """Whether the collector gets the audit records."""
+    log = open_log(settings)
+    head = log.head()
+    count = head.number if head else 0
+    if not settings.audit.syslog_host:
+        yield Diagnosis(name="audit", state=State.OK, found=f"{count} records, kept here alone")
+        return
+    sent = read_place(log.folder / "forwarded")
+    waiting = count - (sent.number if sent else 0)
+    place = f"{settings.audit.syslog_host}:{settings.audit.syslog_port}"
+    yield Diagnosis(
+        name="audit",
+        state=State.WARNING if waiting > _MANY_RECORDS else State.OK,
+        found=f"{count} records, {waiting} not yet forwarded to {place}",
+        advice="check that the sender runs and the collector answers" if waiting > _MANY_RECORDS else "",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

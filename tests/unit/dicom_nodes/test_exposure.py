@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from certificates import Authority
+
+from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener
+from service.audit.trail import open_trail
+from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def settings(folder: Path, **values: str) -> Settings:
+    variables = {f"PELLUCID__{name}": value for name, value in values.items()}
+    return load_settings(None, {"PELLUCID__STATE__DIRECTORY": str(folder / "state"), **variables})
+
+
+def states(examine: Callable[[Settings], Iterator[Diagnosis]], chosen: Settings) -> list[State]:
+    return [entry.state for entry in examine(chosen)]
+
+
+def test_loopback_is_no_exposure(tmp_path: Path) -> None:
+    assert states(listener, settings(tmp_path)) == [State.OK]
+
+
+def test_a_listener_that_is_open_to_everybody_is_warned_of(tmp_path: Path) -> None:
+    (found,) = listener(settings(tmp_path, LISTENER__HOST="0.0.0.0"))  # noqa: S104 -- what is warned of
+    assert found.state is State.WARNING
+    assert "open to everybody" in found.found
+
+
+@pytest.mark.parametrize(
+    "restriction",
+    [
+        {"LISTENER__ADDRESSES": '["10.0.0.0/8"]'},
+        {"LISTENER__CALLING_AE_TITLES": '["CT1"]'},
+        {"LISTENER__KNOWN_PEERS_ONLY": "true"},
+        {"LISTENER__PLAIN": "false", "TLS__PORT": "2762"},
+    ],
+)
+def test_a_restricted_listener_is_not(tmp_path: Path, restriction: dict[str, str]) -> None:
+    chosen = settings(tmp_path, LISTENER__HOST="0.0.0.0", **restriction)  # noqa: S104 -- restricted
+    assert states(listener, chosen) == [State.OK]
+
+
+def test_a_listener_without_a_port_is_a_problem(tmp_path: Path) -> None:
+    assert states(listener, settings(tmp_path, LISTENER__PLAIN="false")) == [State.PROBLEM]
+
+
+def test_a_known_peer_whose_title_is_enough_is_warned_of(tmp_path: Path) -> None:
+    chosen = settings(
+        tmp_path,
+        LISTENER__KNOWN_PEERS_ONLY="true",
+        PEERS__LOOSE__AE_TITLE="CT1",
+        PEERS__LOOSE__HOST="ct1.example",
+        PEERS__LOOSE__PORT="104",
+        PEERS__BOUND__AE_TITLE="CT2",
+        PEERS__BOUND__HOST="10.0.0.1",
+        PEERS__BOUND__PORT="104",
+    )
+    assert [entry.name for entry in listener(chosen) if entry.state is State.WARNING] == ["peer loose"]
+
+
+def test_metrics_on_the_network_are_warned_of(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, HTTP__HOST="0.0.0.0", HTTP__LISTENER_PORT="9464")  # noqa: S104 -- what is warned of
+    assert [entry.name for entry in listener(chosen) if entry.state is State.WARNING] == ["http"]
+
+
+def test_a_state_folder_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "state").chmod(0o755)
+    assert states(files, settings(tmp_path)) == [State.WARNING]
+    (tmp_path / "state").chmod(0o700)
+    assert states(files, settings(tmp_path)) == [State.OK]
+
+
+@pytest.mark.parametrize(("days", "state"), [(300, State.OK), (10, State.WARNING), (-1, State.PROBLEM)])
+def test_certificates_are_warned_of_before_they_end(tmp_path: Path, days: int, state: State) -> None:
+    authority = Authority(tmp_path / "pki")
+    own = authority.issue("listener", days=days, begins=-10)
+    chosen = settings(tmp_path, TLS__PORT="2762", TLS__CERTIFICATE=str(own.certificate), TLS__KEY=str(own.key))
+    assert states(certificates, chosen) == [state]
+
+
+def test_records_that_the_collector_does_not_get_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_nodes.exposure._MANY_RECORDS", 2)
+    chosen = settings(tmp_path, AUDIT__SYSLOG_HOST="collector")
+    assert states(audit, chosen) == [State.OK]
+    trail = open_trail(chosen, "test")
+    for number in range(3):
+        trail.alert(f"10.0.0.{number}", "unknown AE title")
+    assert states(audit, chosen) == [State.WARNING]
