@@ -16,8 +16,7 @@ from dicom_nodes.contexts import BIG_ENDIAN, DEFLATED, IMPLICIT_LITTLE_ENDIAN
 from dicom_nodes.objects.identity import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
-    MANUFACTURER,
-    MODEL_NAME,
+    is_our_equipment,
 )
 from service.errors import InvalidInstanceError
 
@@ -73,7 +72,7 @@ def read_header(path: Path, *, offset: int, transfer_syntax_uid: str) -> Header:
         study_instance_uid=_uid(values, _STUDY, "Study Instance UID"),
         series_instance_uid=_uid(values, _SERIES, "Series Instance UID"),
         modality=_text(values, _MODALITY)[:16],
-        ours=_text(values, _MANUFACTURER) == MANUFACTURER and _text(values, _MODEL).startswith(MODEL_NAME),
+        ours=is_our_equipment(_text(values, _MANUFACTURER), _text(values, _MODEL)),
     )
 
 

@@ -50,4 +50,9 @@ def is_ours(dataset: Dataset) -> bool:
 
     The SOP class does not say: a chest radiograph can arrive as Secondary Capture.
     """
-    return text(dataset, "Manufacturer") == MANUFACTURER and text(dataset, "ManufacturerModelName") == MODEL_NAME
+    return is_our_equipment(text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName"))
+
+
+def is_our_equipment(manufacturer: str, model_name: str) -> bool:
+    """Tell whether Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) are those that we write."""
+    return manufacturer == MANUFACTURER and model_name == MODEL_NAME
