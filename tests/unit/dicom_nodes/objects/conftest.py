@@ -8,9 +8,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
-from service.types import Attribution, Code, Finding, ModelIdentity, OperatingPoint, Refusal, Result
+from dicom_nodes.objects.read import read_image
+from service.types import (
+    Assessment,
+    Attribution,
+    Code,
+    Finding,
+    Measure,
+    ModelIdentity,
+    OperatingPoint,
+    Refusal,
+    Result,
+    Series,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.types import Image, OutboxObject
+
+    Stack = tuple[list[Dataset], Series]
 
 
 @pytest.fixture
@@ -54,9 +75,11 @@ def source() -> Callable[..., FileDataset]:
         _describe(dataset, grid)
         for keyword, value in attributes.items():
             if value is None:
-                del dataset[keyword]
+                if keyword in dataset:
+                    del dataset[keyword]
             else:
                 setattr(dataset, keyword, value)
+        meta.MediaStorageSOPClassUID = UID(str(dataset.get("SOPClassUID", "1.2")))
         meta.MediaStorageSOPInstanceUID = UID(str(dataset.get("SOPInstanceUID", "1.2")))
         return dataset
 
@@ -146,6 +169,101 @@ def bump(shape: tuple[int, ...], row: float = 0.3, column: float = 0.7) -> NDArr
     return np.exp(-squares / 0.02).astype(np.float32)
 
 
+@pytest.fixture
+def several() -> Callable[..., Result]:
+    """Make a result whose finding has three explanations: use with caution, not shown, reliable."""
+
+    def make(shape: tuple[int, ...], *, probability: float = 0.9, slices: int = 0) -> Result:
+        weights = np.exp(-((np.arange(slices) - slices // 2) ** 2) / 2.0).astype(np.float32)
+
+        def hill(row: float, column: float) -> NDArray[np.float32]:
+            plane = bump(shape, row, column)
+            return weights[:, None, None] * plane if slices else plane
+
+        deletion = Measure(name="deletion-auc", title="Deletion AUC", value=0.31, baseline=0.52)
+        stability = Measure(name="stability-rank-correlation", title="Stability (rank correlation)", value=0.91)
+        made = (
+            ("grad-cam", "Grad-CAM", hill(0.3, 0.7), Verdict.CAUTION, ("The map moves when the film is shifted",)),
+            ("lime", "LIME", hill(0.7, 0.3), Verdict.NOT_SHOWN, ("Deleting its parts changes nothing",)),
+            ("rise", "RISE", hill(0.35, 0.65), Verdict.RELIABLE, ()),
+        )
+        attributions = tuple(
+            Attribution(
+                method=method,
+                title=title,
+                finding="Pneumonia",
+                map=values,
+                parameters={},
+                seconds=0.1,
+                assessment=Assessment(verdict=verdict, reasons=reasons, measures=(deletion, stability)),
+            )
+            for method, title, values, verdict, reasons in made
+        )
+        return Result(
+            job_id="job-3",
+            created_at=dt.datetime(2026, 11, 23, 11, 5, 9, tzinfo=dt.UTC),
+            pipeline="chest-xray-pneumonia",
+            pipeline_version="1",
+            software_version="0.1.0",
+            model=_model(),
+            findings=(_finding(probability),),
+            attributions=attributions,
+            contradictions=("Grad-CAM and LIME mark different parts",),
+            unavailable=("SHAP: the time was over",),
+        )
+
+    return make
+
+
+@pytest.fixture
+def stack(source: Callable[..., FileDataset], tmp_path: Path) -> Callable[..., Stack]:
+    """Make a CT series of small slices; `tilt_mm` shifts each slice against the one before, as a tilted gantry does."""
+
+    def make(
+        slices: int = 7,
+        *,
+        gaps: tuple[float, ...] = (2.0,),
+        tilt_mm: float = 0.0,
+        orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+        pixels: NDArray[Any] | None = None,
+        **attributes: Any,
+    ) -> Stack:
+        plane = np.arange(64 * 48, dtype=np.int16).reshape(64, 48) % 800 if pixels is None else pixels
+        normal = np.cross(orientation[:3], orientation[3:])
+        across = np.array(orientation[3:])
+        positions = np.concatenate([[0.0], np.cumsum([gaps[index % len(gaps)] for index in range(slices - 1)])])
+        headers, images = [], []
+        for index, position in enumerate(positions):
+            corner = position * normal + index * tilt_mm * across + np.array([-20.0, -30.0, 100.0])
+            values: dict[str, Any] = {
+                "SOPClassUID": CTImageStorage,
+                "Modality": "CT",
+                "BodyPartExamined": "HEAD",
+                "SOPInstanceUID": generate_uid(prefix="2.25.", entropy_srcs=["slice", str(index)]),
+                "FrameOfReferenceUID": "2.25.77",
+                "PositionReferenceIndicator": "",
+                "ImageOrientationPatient": [f"{value:g}" for value in orientation],
+                "ImagePositionPatient": [f"{value:.6f}" for value in corner],
+                "PixelSpacing": ["0.5", "0.5"],
+                "SliceThickness": "2",
+                "RescaleIntercept": "-1024",
+                "RescaleSlope": "1",
+                "WindowCenter": "-600",
+                "WindowWidth": "800",
+                "InstanceNumber": slices - index,
+                "PatientOrientation": None,
+                **attributes,
+            }
+            path = tmp_path / f"slice{index}.dcm"
+            source(plane, **values).save_as(path, enforce_file_format=True)
+            read = read_image(path)
+            headers.append(read.header)
+            images.append(read.image)
+        return headers, Series(slices=tuple(images), positions_mm=tuple(float(value) for value in positions))
+
+    return make
+
+
 def _model() -> ModelIdentity:
     return ModelIdentity(
         name="compact",
@@ -160,5 +278,12 @@ def _model() -> ModelIdentity:
 
 def _finding(probability: float) -> Finding:
     point = OperatingPoint(name="balanced", threshold=0.5, sensitivity=0.96, specificity=0.94)
+    screening = OperatingPoint(name="screening", threshold=0.05, sensitivity=0.99, specificity=0.7)
     pneumonia = Code(value="233604007", scheme="SCT", meaning="Pneumonia")
-    return Finding(label="Pneumonia", code=pneumonia, probability=probability, operating_point=point)
+    return Finding(
+        label="Pneumonia",
+        code=pneumonia,
+        probability=probability,
+        operating_point=point,
+        operating_points=(screening, point),
+    )

@@ -11,9 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from dicom_nodes.objects.read import read_header, read_image
-from dicom_nodes.objects.structured_report import (
-    build,
-)
+from dicom_nodes.objects.structured_report import build, build_comprehensive, build_enhanced
 from dicom_nodes.objects.write import to_bytes
 from service.types import OutboxObject
 
@@ -169,6 +167,62 @@ def test_private_concepts_declare_their_scheme(source: Make, saved: Save, result
     written = report(saved(source()), result)
     (scheme,) = written.CodingSchemeIdentificationSequence
     assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeUID[:5]) == ("99PELLUCID", "2.25.")
+
+
+def test_each_explanation_has_a_group_with_its_verdict_and_figures(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    written = build(read.header, read.image, several(read.image.grey.shape))
+    found = groups(written)
+    assert [named(group, "112039")[0].TextValue for group in found] == [
+        "Pneumonia: model influence, region 1",
+        "LIME for Pneumonia: explanation not shown",
+        "RISE for Pneumonia: explanation reliable by its measures",
+    ]
+    assert len({named(group, "112040")[0].UID for group in found}) == 3
+    verdicts = [named(group, "trust")[0] for group in found]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in verdicts] == ["caution", "not-shown", "reliable"]
+    assert verdicts[0].ContentSequence[0].TextValue == "The map moves when the film is shifted."
+    for group in found:
+        (figure,) = named(group, "deletion-auc")
+        assert figure.MeasuredValueSequence[0].NumericValue == pytest.approx(0.31)
+        assert figure.ContentSequence[0].MeasuredValueSequence[0].NumericValue == pytest.approx(0.52)
+    assert len(named(written, "111012")) == 1
+
+
+def test_a_map_that_failed_its_checks_outlines_nothing(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    failed = groups(build(read.header, read.image, several(read.image.grey.shape)))[1]
+    (region,) = named(failed, "111030")
+    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+
+
+def test_names_of_figures_fit_a_code_value_and_stay_apart(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    written = build(read.header, read.image, several(read.image.grey.shape))
+    values = {item.ConceptNameCodeSequence[0].CodeValue for item in walk(written) if "ConceptNameCodeSequence" in item}
+    assert all(len(value) <= 16 for value in values)
+    assert any(value.startswith("stability-") for value in values)
+
+
+def test_contradictions_and_every_operating_point_are_told(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    written = build(read.header, read.image, several(read.image.grey.shape))
+    told = [item.TextValue for item in walk(written) if "TextValue" in item]
+    assert "Methods contradict each other: Grad-CAM and LIME mark different parts." in told
+    assert any("'screening'" in line for line in told)
+
+
+def test_the_three_classes_say_the_same(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    result = several(read.image.grey.shape)
+    reports = [builder(read.header, read.image, result) for builder in (build, build_comprehensive, build_enhanced)]
+    assert [str(report.SOPClassUID) for report in reports] == [
+        "1.2.840.10008.5.1.4.1.1.88.34",
+        "1.2.840.10008.5.1.4.1.1.88.33",
+        "1.2.840.10008.5.1.4.1.1.88.22",
+    ]
+    trees = [[(item.ValueType, item.get("TextValue", "")) for item in walk(report)] for report in reports]
+    assert trees[0] == trees[1] == trees[2]
 
 
 def test_only_reports_are_predecessors(source: Make, saved: Save, result: Results) -> None:

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import io
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from pydicom import Dataset, dcmread
+from require import require_tool
+
+from dicom_nodes.objects.presentation_state import build, build_series
+from dicom_nodes.objects.read import read_image
+from dicom_nodes.objects.write import to_bytes
+from service.errors import ObjectRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pydicom.dataset import FileDataset
+
+    from service.types import Result
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+    Results = Callable[..., Result]
+
+RAMP = (np.arange(80 * 64, dtype=np.uint16).reshape(80, 64) % 4096).astype(np.uint16)
+
+
+def state(path: Path, results: Results, **arguments: Any) -> Dataset:
+    read = read_image(path)
+    return dcmread(io.BytesIO(to_bytes(build(read.header, read.image, results(read.image, **arguments)))))
+
+
+def lines(dataset: Dataset, layer: str) -> list[np.ndarray]:
+    return [
+        np.array(each.GraphicData).reshape(-1, 2)
+        for item in dataset.GraphicAnnotationSequence
+        if item.GraphicLayer == layer
+        for each in item.get("GraphicObjectSequence", ())
+    ]
+
+
+def captions(dataset: Dataset) -> list[str]:
+    return [
+        text.UnformattedTextValue
+        for item in dataset.GraphicAnnotationSequence
+        for text in item.get("TextObjectSequence", ())
+    ]
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "monochrome2": {"WindowCenter": "2000", "WindowWidth": "3000"},
+    "monochrome1": {"WindowCenter": "2000", "WindowWidth": "3000", "PhotometricInterpretation": "MONOCHROME1"},
+    "rescaled": {
+        "WindowCenter": "-20",
+        "WindowWidth": "900",
+        "RescaleSlope": "0.25",
+        "RescaleIntercept": "-500",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_dcmtk_shows_the_film_as_without_the_state(
+    source: Make, saved: Save, result: Results, tmp_path: Path, name: str
+) -> None:
+    path = saved(source(RAMP, BitsStored=12, HighBit=11, **SOURCES[name]))
+    file = tmp_path / "state.dcm"
+    state(path, result).save_as(file)
+    with_state, without = tmp_path / "with.pgm", tmp_path / "without.pgm"
+    for tool, *arguments in (
+        ("dcmp2pgm", "--pstate", str(file), str(path), str(with_state)),
+        ("dcm2pnm", "+Wi", "1", str(path), str(without)),
+    ):
+        done = subprocess.run([require_tool(tool), *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    with Picture.open(with_state) as one, Picture.open(without) as two:
+        difference = np.abs(np.asarray(one, dtype=int) - np.asarray(two, dtype=int))
+    assert difference.max() == 0
+
+
+def test_dcmtk_finds_nothing_wrong(source: Make, saved: Save, result: Results, tmp_path: Path) -> None:
+    file = tmp_path / "state.dcm"
+    state(saved(source(RAMP)), result).save_as(file)
+    done = subprocess.run([require_tool("dcmpschk"), str(file)], capture_output=True, text=True, check=False)
+    assert "Test passed" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("attributes", [{}, {"PhotometricInterpretation": "MONOCHROME1"}])
+def test_a_film_without_window_gets_the_one_that_the_pictures_use(
+    source: Make, saved: Save, result: Results, attributes: dict[str, Any]
+) -> None:
+    path = saved(source(RAMP, BitsStored=12, HighBit=11, **attributes))
+    image = read_image(path).image
+    (voi,) = state(path, result).SoftcopyVOILUTSequence
+    grey = (image.values - (voi.WindowCenter - 0.5)) / (voi.WindowWidth - 1) + 0.5
+    shown = 1 - image.grey if attributes else image.grey
+    assert np.abs(np.clip(grey, 0, 1) - shown).max() < 1e-3
+    assert "WindowCenterWidthExplanation" not in voi
+
+
+def test_the_function_of_a_window_is_repeated(source: Make, saved: Save, result: Results) -> None:
+    path = saved(source(RAMP, WindowCenter="2000", WindowWidth="3000", VOILUTFunction="SIGMOID"))
+    (voi,) = state(path, result).SoftcopyVOILUTSequence
+    assert (voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction) == (2000, 3000, "SIGMOID")
+
+
+def test_a_voi_table_is_repeated(source: Make, saved: Save, result: Results) -> None:
+    dataset = source(RAMP % 256, BitsStored=8, HighBit=7)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [256, 0, 8])
+    item.add_new("LUTData", "US", [min(255, 2 * value) for value in range(256)])
+    dataset.VOILUTSequence = [item]
+    (voi,) = state(saved(dataset), result).SoftcopyVOILUTSequence
+    assert list(voi.VOILUTSequence[0].LUTData)[:4] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 63), (79, 0), (79, 63)])
+def test_a_mark_in_a_corner_is_outlined_in_that_corner(
+    source: Make, saved: Save, result: Results, row: int, column: int
+) -> None:
+    mark = np.zeros(RAMP.shape, dtype=np.float32)
+    mark[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4] = 1
+    (line,) = lines(state(saved(source(RAMP)), result, attribution=mark), "AI_50")
+    assert np.allclose(line.mean(axis=0), [column + 0.5, row + 0.5], atol=4)
+    assert line[0].tolist() == line[-1].tolist()
+
+
+def test_both_levels_have_a_layer_and_the_inner_lies_inside(source: Make, saved: Save, result: Results) -> None:
+    dataset = state(saved(source(RAMP)), result)
+    outer, inner = lines(dataset, "AI_50")[0], lines(dataset, "AI_80")[0]
+    assert (outer.min(axis=0) < inner.min(axis=0)).all()
+    assert (outer.max(axis=0) > inner.max(axis=0)).all()
+    assert [item.GraphicLayer for item in dataset.GraphicLayerSequence] == ["AI_50", "AI_80", "AI_TEXT"]
+
+
+def test_a_negative_film_has_a_caption_and_no_line(source: Make, saved: Save, result: Results) -> None:
+    dataset = state(saved(source(RAMP)), result, probability=0.1)
+    assert lines(dataset, "AI_50") == []
+    assert captions(dataset)[0] == "Pneumonia not indicated (below operating point): 10.0 %"
+    assert "not for primary diagnosis" in captions(dataset)[-1]
+
+
+def test_a_map_that_failed_is_not_drawn_and_the_caption_says_why(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source(RAMP)))
+    result = several(read.image.grey.shape)
+    failed = type(result)(**{**vars(result), "attributions": result.attributions[1:2]})
+    dataset = build(read.header, read.image, failed)
+    assert lines(dataset, "AI_50") == []
+    assert any("not shown. Deleting its parts changes nothing." in text for text in captions(dataset))
+
+
+def test_the_whole_film_is_displayed_with_its_spacing(source: Make, saved: Save, result: Results) -> None:
+    (area,) = state(saved(source(RAMP, ImagerPixelSpacing=["0.2", "0.1"])), result).DisplayedAreaSelectionSequence
+    assert list(area.DisplayedAreaTopLeftHandCorner) == [1, 1]
+    assert list(area.DisplayedAreaBottomRightHandCorner) == [64, 80]
+    assert [float(value) for value in area.PresentationPixelSpacing] == [0.2, 0.1]
+    (area,) = state(saved(source(RAMP, PixelAspectRatio=["2", "1"])), result).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelAspectRatio) == [2, 1]
+
+
+def test_a_colour_source_is_refused(source: Make, saved: Save, result: Results) -> None:
+    with pytest.raises(ObjectRefusedError, match="in colour"):
+        state(saved(source(np.full((64, 64, 3), 9, dtype=np.uint8))), result)
+
+
+def test_a_series_is_outlined_on_the_slices_that_mattered(stack: Callable[..., tuple], several: Results) -> None:
+    headers, series = stack(7)
+    dataset = build_series(headers, series, several((64, 48), slices=7))
+    (referenced,) = dataset.ReferencedSeriesSequence
+    uids = [item.ReferencedSOPInstanceUID for item in referenced.ReferencedImageSequence]
+    assert uids == [header.SOPInstanceUID for header in headers[2:5]]
+    assert len(lines(dataset, "AI_50")) == 3
+    assert (dataset.RescaleIntercept, dataset.RescaleType) == (-1024, "HU")
