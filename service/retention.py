@@ -112,13 +112,12 @@ class Keeper:
 
     def _delete(self, take: Callable[[], list[str]], path_of: Callable[[str], Path]) -> tuple[int, int]:
         count = freed = 0
+        begun = time.time()
         while keys := take():
             for key in keys:
-                path = path_of(key)
-                freed += path.stat().st_size if path.exists() else 0
-                # A crash between the ledger's mark and this leaves a file that no row names: an orphan.
-                path.unlink(missing_ok=True)
+                freed += _unlink(path_of(key), older_than=begun)
                 count += 1
+            begun = time.time()
         return count, freed
 
     def _orphans(self) -> Iterator[Path]:
@@ -157,3 +156,19 @@ class Keeper:
         for path in segments:
             path.unlink()
         return len(segments)
+
+
+def _unlink(path: Path, *, older_than: float) -> int:
+    """Delete a file and return its size.
+
+    A younger one came back since its row was marked, sent again by a peer: it stays. A crash before this leaves
+    a file that no row names, which is found later.
+    """
+    try:
+        found = path.stat()
+        if found.st_mtime > older_than:
+            return 0
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return found.st_size

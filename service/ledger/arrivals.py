@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, delete, exists, or_, select, update
 
-from service.ledger.schema import announced, arrivals, instances, objects, open_associations, set_aside, studies
+from service.ledger.schema import PURGED, announced, arrivals, instances, objects, open_associations, set_aside, studies
 from service.ledger.transactions import Ledger, insert_missing, moment, put
 from service.types import Instance
 
@@ -77,6 +77,7 @@ class Arrivals(Ledger):
                 _set_aside(connection, instance)
                 return Outcome.SET_ASIDE
             outcome = Outcome.REPEATED
+            _restore(connection, row)
         if not row["ours"] and _arrive(connection, instance):
             put(
                 connection,
@@ -156,12 +157,13 @@ class Arrivals(Ledger):
             insert_missing(connection, announced, *[{**row, "announced_at": self.clock()} for row in rows])
 
     def instances_of_study(self, study_instance_uid: str, called_ae: str) -> list[Instance]:
-        """Every instance of a study that arrived for one of our AE titles, by SOP Instance UID."""
+        """Every instance of a study that arrived for one of our AE titles and is still here, by SOP Instance UID."""
         with self.reading() as connection:
             rows = connection.execute(
                 select(instances, arrivals.c.called_ae.label("via"), arrivals.c.calling_ae.label("sent_by"))
                 .join_from(arrivals, instances)
                 .where(arrivals.c.study_instance_uid == study_instance_uid, arrivals.c.called_ae == called_ae)
+                .where(instances.c.key != PURGED)
                 .order_by(instances.c.sop_instance_uid)
             )
             return [_instance(row) for row in rows]
@@ -207,6 +209,15 @@ def _instance(row: Row[tuple[object, ...]]) -> Instance:
             "called_ae": mapping["via"],
             "calling_ae": mapping["sent_by"],
         }
+    )
+
+
+def _restore(connection: Connection, row: dict[str, object]) -> None:
+    """An instance that retention had deleted came again: its file is back, and is kept as long as a new one."""
+    connection.execute(
+        update(instances)
+        .where(instances.c.sop_instance_uid == row["sop_instance_uid"], instances.c.key == PURGED)
+        .values(key=row["key"], received_at=row["received_at"])
     )
 
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, or_, select, update
 
-from service.ledger.schema import arrivals, deliveries, instances, job_inputs, jobs, objects, set_aside, studies
+from service.ledger.schema import PURGED, arrivals, deliveries, instances, job_inputs, jobs, objects, set_aside, studies
 from service.ledger.transactions import Ledger
 from service.types import DeliveryState, JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Table
 
-PURGED = ""
-"""In place of a key: the file was deleted by retention."""
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 BATCH = 500
 

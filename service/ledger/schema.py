@@ -18,6 +18,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+PURGED = ""
+"""In place of a key: the file was deleted by retention."""
+
 instances = Table(
     "instances",
     metadata,

@@ -217,6 +217,34 @@ def test_a_study_that_is_still_arriving_keeps_all_of_it(house: House) -> None:
     assert first.exists()
 
 
+def test_an_instance_that_comes_again_is_kept_anew_and_analysed_no_second_time(house: House) -> None:
+    house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    assert house.keeper.purge().instances == 1
+    again = house.receive()
+    assert again.exists()
+    assert house.books.arrivals.unassigned() == []
+    house.days_pass(9)
+    assert house.keeper.purge() == NOTHING
+    assert again.exists()
+    house.days_pass(2)
+    assert house.keeper.purge().instances == 1
+    assert not again.exists()
+
+
+def test_a_later_study_job_reads_only_what_is_still_here(house: House) -> None:
+    house.receive()
+    house.finish(house.make_job())
+    house.deliver()
+    house.days_pass(11)
+    house.keeper.purge()
+    house.receive("1.2.3.5")
+    (left,) = house.books.arrivals.instances_of_study("1.2.3", "PELLUCID")
+    assert left.sop_instance_uid == "1.2.3.5"
+
+
 def test_what_was_set_aside_goes_too(house: House) -> None:
     house.receive()
     aside = house.receive(content=b"other")
