@@ -1,0 +1,178 @@
+"""Answers many inputs at once, in the fastest precision that answers as the classifier does, in the memory there is."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+
+from service.errors import UnsupportedMethodError
+from workers.models.folding import InferenceCopy, fast_dtype, inference_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from workers.interfaces import Classifier
+
+    Forward = Callable[[torch.Tensor], torch.Tensor]
+    Make = Callable[[int, int, torch.device], torch.Tensor]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LARGEST = {"cpu": 16, "cuda": 256}
+"""Inputs in one forward pass. On a CPU more only leaves the cache."""
+TOLERANCE = 0.02
+"""A copy is safe when its logits are off by no more than this share of what hiding the image changes."""
+LEAST_SWING = 1.0
+"""Logits; keeps the tolerance sensible where hiding the image changes next to nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """The copy that was found safe for a network, None when none was, and the weights it was made of."""
+
+    fingerprint: bytes
+    copy: InferenceCopy | None
+
+
+_CHECKED: WeakKeyDictionary[nn.Module, _Checked] = WeakKeyDictionary()
+
+
+class Forwards:
+    """Forward passes of one classifier, counted.
+
+    When memory runs out the batch is halved; when a single input does not fit into the accelerator, the rest runs on
+    the CPU; when that is impossible too, the method is refused and the other methods go on.
+
+    Args:
+        classifier: only its `logits` are needed; when it has a graph, a folded copy in bfloat16 (or half on CUDA
+            without it) takes over, once it has answered `probes` as the classifier does.
+        probes: inputs, float32 (few, channels, ...), among them the image and the image hidden altogether.
+    """
+
+    def __init__(self, classifier: Classifier, probes: torch.Tensor) -> None:
+        self._classifier = classifier
+        self._device = classifier.device
+        self._size = LARGEST.get(self._device.type, LARGEST["cpu"])
+        self._forward: Forward = classifier.logits
+        self.count = 0
+        self.precision = "float32"
+        self._guard(lambda: self._choose(probes))
+
+    def __call__(self, count: int, make: Make) -> NDArray[np.float64]:
+        """Return logits, float64 (count, labels).
+
+        Args:
+            count: how many inputs.
+            make: returns the inputs from one index up to another one, on a device.
+
+        Raises:
+            UnsupportedMethodError: there is no memory for a single input.
+        """
+        found: list[NDArray[np.float64]] = []
+        at = 0
+        while at < count:
+            end = min(at + self._size, count)
+            answer = self._guard(lambda at=at, end=end: self._forward(make(at, end, self._device)))
+            if answer is None:
+                continue
+            found.append(answer.to("cpu", torch.float64).numpy())
+            at = end
+        self.count += count
+        return np.concatenate(found)
+
+    def _guard(self, run: Callable[[], T]) -> T | None:
+        """Run, or make do with less memory and return None."""
+        try:
+            return run()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: the error's frames hold the tensors that did not fit.
+        self._retreat()
+        return None
+
+    def _choose(self, probes: torch.Tensor) -> None:
+        network = self._classifier.network
+        if network is None:
+            return
+        fingerprint = _fingerprint(network)
+        known = _CHECKED.get(network)
+        if known is None or known.fingerprint != fingerprint:
+            known = _Checked(fingerprint=fingerprint, copy=_safe_copy(self._classifier, network, probes))
+            _CHECKED[network] = known
+        if known.copy is not None:
+            self._use(known.copy)
+
+    def _use(self, inference: InferenceCopy) -> None:
+        self._forward = torch.inference_mode()(inference)
+        self.precision = str(inference.dtype).removeprefix("torch.")
+
+    def _retreat(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        network = self._classifier.network
+        if self._size > 1:
+            self._size //= 2
+            log.info("out of memory: batches of %d from here on", self._size)
+        elif self._device.type != "cpu" and network is not None:
+            self._device = torch.device("cpu")
+            self._size = LARGEST["cpu"]
+            self._use(inference_copy(_on_cpu(network), fast_dtype(self._device)))
+            log.warning("out of memory on the accelerator: the rest of this explanation runs on the CPU")
+        else:
+            raise UnsupportedMethodError("there is not enough memory for a single forward pass")
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether an error says that memory ran out, on CUDA or on the CPU."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in words or "can't allocate memory" in words
+
+
+def _safe_copy(classifier: Classifier, network: nn.Module, probes: torch.Tensor) -> InferenceCopy | None:
+    with torch.inference_mode():
+        exact = network(probes).double()
+    swing = max(float((exact.amax(dim=0) - exact.amin(dim=0)).max()), LEAST_SWING)
+    # The classifier may do more than its graph; then only the classifier answers.
+    if float((classifier.logits(probes).double() - exact).abs().max()) > TOLERANCE * swing:
+        return None
+    for dtype in dict.fromkeys((fast_dtype(classifier.device), torch.float32)):
+        candidate = inference_copy(network, dtype)
+        with torch.inference_mode():
+            off = float((candidate(probes).double() - exact).abs().max())
+        # Written so that NaN is refused as well.
+        if off <= TOLERANCE * swing:
+            return candidate
+        log.info("a copy in %s is off by %.3g logits: not used", dtype, off)
+    return None
+
+
+def _fingerprint(network: nn.Module) -> bytes:
+    """Return what changes whenever weights change, even those that were set behind autograd's back."""
+    tensors = [t.detach() for t in chain(network.parameters(), network.buffers()) if t.is_floating_point()]
+    if not tensors:
+        return b""
+    sums = torch.stack([moment for t in tensors for moment in (t.double().sum(), t.double().square().sum())])
+    content: bytes = sums.cpu().numpy().tobytes()
+    return content
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    """Copy a network to the CPU without a second copy where memory is scarce."""
+    elsewhere: dict[int, object] = {}
+    for parameter in network.parameters():
+        elsewhere[id(parameter)] = nn.Parameter(parameter.detach().cpu(), requires_grad=False)
+    for buffer in network.buffers():
+        elsewhere[id(buffer)] = buffer.detach().cpu()
+    return copy.deepcopy(network, elsewhere)

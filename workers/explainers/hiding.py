@@ -1,0 +1,97 @@
+"""Shows a network parts of an image and hides the rest: what every perturbation method is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+from workers.explainers.batching import Forwards
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from workers.interfaces import Classifier
+
+REPLACEMENTS = ("blur", "mean", "dark")
+BLUR = 0.1
+"""Standard deviation of the blur, as a share of each side: organs stay as grey clouds, opacities dissolve."""
+
+DARK = 0.3
+"""Quantile of the coarse image that counts as its darker parts."""
+COARSE = 28
+"""Cells along each side of the coarse image."""
+
+
+def replacement(batch: torch.Tensor, kind: str) -> torch.Tensor:
+    """Return what stands where the image is hidden, of the batch's shape, on its device.
+
+    `blur` is the image under a wide Gaussian: it has no edges to surprise the network and keeps the film's exposure
+    (Fong and Vedaldi 2017, arXiv:1704.03296). `mean` is each channel's mean: it hides more, and its outlines are
+    edges that no film has. `dark` is the image with nothing brighter than its own darker parts: opacities go, edges
+    and air stay; for findings that are bright.
+    """
+    if kind == "dark":
+        return torch.minimum(batch, _dark(batch))
+    if kind == "mean":
+        return batch.mean(dim=tuple(range(2, batch.ndim)), keepdim=True).expand_as(batch).contiguous()
+    values = batch.detach().to("cpu", torch.float32).numpy()
+    sigma = (0.0, 0.0, *(BLUR * side for side in batch.shape[2:]))
+    return torch.from_numpy(ndimage.gaussian_filter(values, sigma, mode="nearest")).to(batch.device)
+
+
+def _dark(batch: torch.Tensor) -> torch.Tensor:
+    """Return the grey of the darker parts, (1, channels, 1, ...); letters and noise are averaged away first."""
+    pool = F.adaptive_avg_pool2d if batch.ndim == 4 else F.adaptive_avg_pool3d  # noqa: PLR2004 - no slices
+    coarse = pool(batch, [min(COARSE, side) for side in batch.shape[2:]])
+    return coarse.flatten(2).quantile(DARK, dim=2).reshape(*batch.shape[:2], *[1] * (batch.ndim - 2))
+
+
+class HiddenImage:
+    """One image of which parts are hidden, and what the classifier says of it.
+
+    Args:
+        classifier: gives the logits.
+        batch: one input, float32 (1, channels, rows, columns) or (1, channels, slices, rows, columns).
+        kind: what stands where it is hidden, see `replacement`.
+    """
+
+    def __init__(self, classifier: Classifier, batch: torch.Tensor, kind: str) -> None:
+        self._image = batch.detach()
+        self._hidden = replacement(self._image, kind)
+        self.space = tuple(batch.shape[2:])
+        halves = torch.arange(self.space[-1], device=batch.device) < self.space[-1] // 2
+        half = torch.where(halves, self._image, self._hidden)
+        self.forwards = Forwards(classifier, torch.cat([self._image, self._hidden, half]))
+
+    def by_regions(self, shown: NDArray[np.bool_], regions: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return logits, float64 (count, labels), with regions shown and the others hidden.
+
+        Args:
+            shown: bool (count, regions).
+            regions: index of the region of every place, of the input's spatial shape.
+        """
+        where = torch.from_numpy(regions.astype(np.int64))
+        rows = torch.from_numpy(np.ascontiguousarray(shown))
+
+        def make(start: int, end: int, device: torch.device) -> torch.Tensor:
+            masks = rows[start:end].to(device)[:, where.to(device)].unsqueeze(1)
+            return torch.where(masks, self._image.to(device), self._hidden.to(device))
+
+        return self.forwards(len(shown), make)
+
+    def by_masks(self, masks: torch.Tensor) -> NDArray[np.float64]:
+        """Return logits, float64 (count, labels), with the image faded.
+
+        Args:
+            masks: float32 or bool, (count, ...) of the input's spatial shape; 1 shows, 0 hides.
+        """
+
+        def make(start: int, end: int, device: torch.device) -> torch.Tensor:
+            faded = masks[start:end].to(device, torch.float32).unsqueeze(1)
+            return torch.lerp(self._hidden.to(device), self._image.to(device), faded)
+
+        return self.forwards(len(masks), make)

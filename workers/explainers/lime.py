@@ -1,0 +1,147 @@
+"""LIME: a linear model of what the network does when regions of the image are hidden."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workers.explainers.bounds import real, whole
+from workers.explainers.perturbation import Clock, Sampling, explained_regions, hide, until_stable
+from workers.explainers.sampling import SPARE, Estimate, balanced_halves, take
+from workers.explainers.superpixels import superpixels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from workers.explainers.hiding import HiddenImage
+    from workers.explainers.sampling import Floats
+    from workers.interfaces import Classifier, Explanation
+
+
+class Lime:
+    """Local interpretable model-agnostic explanations over superpixels.
+
+    Source: Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?", arXiv:1602.04938. Coalitions are uniform; they
+    weigh by how near they are to the whole image, exp(-d^2 / width^2) with d the cosine distance; a ridge regression
+    with intercept gives the values. The paper explains the probability; this explains the logit, whose effects add
+    up where probabilities saturate.
+
+    Args:
+        regions: about how many superpixels.
+        samples: at most so many forward passes.
+        stability: stop when an independent repeat would correlate this well with the values.
+        kernel_width: of the weights; 0.25 as in the authors' program.
+        ridge: penalty per sample on squared values; 0.001 as in the authors' program (1 in all, 1,000 samples).
+        replacement: `blur` or `mean`, what hides a region.
+        seed: of the coalitions.
+    """
+
+    name = "lime"
+    title = "LIME"
+    cost = 300
+
+    def __init__(
+        self,
+        *,
+        regions: int = 49,
+        samples: int = 512,
+        stability: float = 0.95,
+        kernel_width: float = 0.25,
+        ridge: float = 0.001,
+        replacement: str = "blur",
+        seed: int = 0,
+    ) -> None:
+        self._regions = whole("regions", regions, 2, 1000)
+        self._width = real("kernel_width", kernel_width, 1e-3, 100.0)
+        self._ridge = real("ridge", ridge, 0.0, 100.0)
+        self._sampling = Sampling(samples=samples, stability=stability, seed=seed, replacement=replacement)
+
+    def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
+        """Explain each label; a region's value is the logits that showing it adds, on the input's grid.
+
+        Raises:
+            UnsupportedMethodError: the input has slices, or there is no memory for one forward pass.
+        """
+        clock = Clock()
+        regions = superpixels(batch, self._regions)
+        hidden = hide(classifier, batch, self._sampling)
+        question = _Question(hidden, regions, labels, width=self._width, ridge=self._ridge, seed=self._sampling.seed)
+        block = 1 << question.count.bit_length()
+        found = until_stable(question, hidden, self._sampling, first=max(block, question.count + 2 * SPARE), step=16)
+        parameters = {
+            **self._sampling.described(),
+            "kernel width": f"{self._width:g}",
+            "ridge": f"{self._ridge:g}",
+        }
+        return explained_regions(found, labels, regions, hidden, parameters=parameters, clock=clock)
+
+
+class _Question:
+    """Coalitions of about half the regions with their complements."""
+
+    def __init__(
+        self,
+        hidden: HiddenImage,
+        regions: NDArray[np.intp],
+        labels: Sequence[int],
+        *,
+        width: float,
+        ridge: float,
+        seed: int,
+    ) -> None:
+        self.count = int(regions.max()) + 1
+        self._hidden, self._regions, self._labels = hidden, regions, list(labels)
+        self._width, self._ridge = width, ridge
+        self._coalitions = balanced_halves(self.count, np.random.default_rng(seed))
+        self._shown = np.zeros((0, self.count), dtype=bool)
+        self._answers = np.zeros((0, len(self._labels)))
+
+    def ask(self, pairs: int) -> None:
+        """Ask about coalitions, each followed by its complement."""
+        drawn = take(self._coalitions, pairs)
+        shown = np.stack([drawn, ~drawn], axis=1).reshape(-1, self.count)
+        answers = self._hidden.by_regions(shown, self._regions)[:, self._labels]
+        self._shown = np.concatenate([self._shown, shown])
+        self._answers = np.concatenate([self._answers, answers])
+
+    def estimate(self) -> Estimate:
+        """Return the values of the regions by weighted ridge regression."""
+        return surrogate(self._shown, self._answers, width=self._width, ridge=self._ridge)
+
+
+def weights(shown: NDArray[np.bool_], width: float) -> Floats:
+    """Return the kernel's weight of each coalition, (count,); d is the cosine distance to the whole image."""
+    distance = 1.0 - np.sqrt(shown.mean(axis=1))
+    return np.exp(-np.square(distance / width))
+
+
+def surrogate(shown: NDArray[np.bool_], answers: Floats, *, width: float, ridge: float) -> Estimate:
+    """Fit the linear model.
+
+    Args:
+        shown: bool (2 pairs, regions), each coalition followed by its complement.
+        answers: logits, (2 pairs, labels).
+        width: of the kernel.
+        ridge: penalty per sample.
+
+    Returns:
+        Values and standard errors, (regions, labels). The errors are a sandwich estimate whose independent units are
+        the pairs, so that what the linear model misses counts as error.
+    """
+    pairs, count = len(shown) // 2, shown.shape[1]
+    weight = weights(shown, width)
+    design = np.concatenate([shown.astype(np.float64), np.ones((len(shown), 1))], axis=1)
+    penalty = np.diag([*[ridge * len(shown)] * count, 0.0])
+    inverse = np.linalg.pinv(design.T @ (design * weight[:, None]) + penalty, hermitian=True)
+    influence = (design * weight[:, None]) @ inverse
+    fitted = influence.T @ answers
+    residual = answers - design @ fitted
+    scores = (influence[:, :count, None] * residual[:, None, :]).reshape(pairs, 2, count, -1).sum(axis=1)
+    free = pairs - count
+    correction = pairs / free if free >= SPARE else np.inf
+    errors = np.sqrt(np.square(scores).sum(axis=0) * correction) if free >= SPARE else np.full_like(fitted[:-1], np.inf)
+    return Estimate(values=fitted[:-1], errors=errors)
