@@ -66,7 +66,7 @@ class Intake:
         if not fresh:
             return []
         wanted = [
-            _new_job(entry, [instance])
+            new_job(entry, [instance])
             for instance in fresh
             for entry in chosen_by(instance.called_ae, self._pipelines)
             if entry.pipeline.input == "image" and entry.pipeline.selects(instance.modality)
@@ -95,13 +95,14 @@ def study_jobs(instances: Sequence[Instance], pipelines: Iterable[RunnablePipeli
         selected = [instance for instance in instances if entry.pipeline.selects(instance.modality)]
         any_selected = any_selected or bool(selected)
         if selected and entry.pipeline.input == "study":
-            jobs.append(_new_job(entry, selected))
+            jobs.append(new_job(entry, selected))
     if not any_selected and entries and instances:
-        jobs.append(_new_job(entries[0], instances))
+        jobs.append(new_job(entries[0], instances))
     return jobs
 
 
-def _new_job(entry: RunnablePipeline, instances: Sequence[Instance]) -> NewJob:
+def new_job(entry: RunnablePipeline, instances: Sequence[Instance]) -> NewJob:
+    """Return the job of a pipeline over instances of one study, with the identity that follows from both."""
     uids = tuple(sorted(instance.sop_instance_uid for instance in instances))
     first = instances[0]
     return NewJob(

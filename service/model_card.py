@@ -106,13 +106,13 @@ class Input(Strict):
     mean: float | tuple[float, ...] = 0.0
     std: Positive | tuple[Positive, ...] = 1.0
     """Subtracted from and dividing the values in [0, 1], one for all channels or one each; not with per-image."""
-    window_center: float | None = None
-    window_width: Positive | None = None
+    window_center: float = 0.0
+    window_width: float = Field(default=0.0, ge=0.0)
     """In the units of the modality LUT, HU for CT; with `window`."""
     fit: Literal["squash", "centre-crop"] = "squash"
     """How an image that is no square becomes one."""
-    spacing_mm: tuple[Positive, Positive, Positive] | None = None
-    """Of a volume's slices, rows, columns; the middle of the series is cut out or padded. None: all of it, squashed."""
+    spacing_mm: tuple[Positive, Positive, Positive] | tuple[()] = ()
+    """Of a volume's slices, rows, columns; the middle of the series is cut out or padded. Empty: all, squashed."""
 
 
 class SeriesReading(Strict):
@@ -232,7 +232,7 @@ def _weights_faults(weights: Weights) -> Iterator[str]:
 
 def _input_faults(card: ModelCard) -> Iterator[str]:
     expected, series = card.input, card.series
-    if expected.normalization == "window" and (expected.window_center is None or expected.window_width is None):
+    if expected.normalization == "window" and not expected.window_width:
         yield "'input.window_center' and 'input.window_width' are missing"
     for name, values in (("mean", expected.mean), ("std", expected.std)):
         if isinstance(values, tuple) and len(values) != expected.channels:

@@ -67,7 +67,7 @@ def image_to_input(image: Image, expected: Input, value_range: tuple[float, floa
 
 def scaled(image: Image, expected: Input, value_range: tuple[float, float] | None = None) -> NDArray[np.float32]:
     """Return the plane in [0, 1] that the network's recipe starts from: a window, percentiles, or the grey values."""
-    if expected.normalization == "window" and expected.window_center is not None and expected.window_width is not None:
+    if expected.normalization == "window":
         low, high = (
             expected.window_center - expected.window_width / 2,
             expected.window_center + expected.window_width / 2,

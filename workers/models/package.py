@@ -127,6 +127,11 @@ class PackagedClassifier:
         rows, columns = image.grey.shape
         return to_source(attribution, rows, columns, self.card.input)
 
+    @property
+    def runtime(self) -> Runtime:
+        """What `logits` uses, for reports."""
+        return self.fast or self._reference()
+
     def _reference(self) -> Runtime:
         if self.reference is None:
             if self.network is None:

@@ -1,0 +1,205 @@
+"""How a model reads a series: slice by slice with an aggregation, or as one volume; and what its maps are then."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from service.errors import PipelineError
+from service.types import Assessment, Attribution, Measure, Verdict
+from workers.explaining import Explained, explain_input
+from workers.findings import findings_of
+from workers.models.calibration import pooled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from service.model_card import SeriesReading
+    from service.pipelines import Explanation as Limits
+    from service.types import Finding, Series
+    from workers.interfaces import Explainer
+    from workers.models.package import PackagedClassifier
+
+CHUNK = 16
+"""Slices in one forward pass."""
+NOT_FOR_SLICES = frozenset({"plausibility"})
+"""Assessors that look for the anatomy of a chest radiograph."""
+_WORST_FIRST = (Verdict.NOT_SHOWN, Verdict.CAUTION, Verdict.RELIABLE)
+
+
+def reading_of(classifier: PackagedClassifier) -> SeriesReading:
+    """Return how the model reads series.
+
+    Raises:
+        PipelineError: it reads single images only.
+    """
+    if classifier.card.series is None:
+        raise PipelineError(f"model '{classifier.card.name}' reads single images: its card has no [series]")
+    return classifier.card.series
+
+
+def find_in_series(classifier: PackagedClassifier, series: Series) -> tuple[Finding, ...]:
+    """Classify a series.
+
+    Raises:
+        NotEligibleError: the series has no contrast or values that are not finite.
+        ModelError: the network answered with NaN or infinity.
+    """
+    reading = reading_of(classifier)
+    batch = classifier.preprocess_series(series)
+    logits = torch.cat([classifier.exact_logits(chunk) for chunk in torch.split(batch, CHUNK)])
+    if reading.reading == "volume":
+        return findings_of(classifier.card, classifier.probabilities(logits)[0])
+    together = pooled(
+        logits.double().cpu().numpy(), reading.aggregation, top_k=reading.top_k, sharpness=reading.sharpness
+    )
+    return findings_of(
+        classifier.card,
+        classifier.probabilities(torch.from_numpy(together))[0],
+        slices=classifier.probabilities(logits),
+    )
+
+
+def explain_series(
+    classifier: PackagedClassifier,
+    explainers: Sequence[Explainer],
+    series: Series,
+    *,
+    findings: Sequence[Finding],
+    labels: Sequence[int],
+    limits: Limits,
+    doubts: Mapping[str, Sequence[str]],
+) -> Explained:
+    """Explain labels of a series; maps have shape (slices, rows, columns), 0 where nothing was explained."""
+    limits = limits.model_copy(update={"assessors": tuple(a for a in limits.assessors if a not in NOT_FOR_SLICES)})
+    view = classifier.of_series(series)
+    if reading_of(classifier).reading == "volume":
+        first = series.slices[0]
+        return explain_input(
+            view,
+            explainers,
+            view.preprocess(first),
+            labels,
+            limits,
+            to_source=partial(view.to_source, first),
+            doubts=doubts,
+        )
+    by_name = {finding.label: finding for finding in findings}
+    found: list[tuple[tuple[int, ...], list[Explained]]] = []
+    most = reading_of(classifier).explained_slices
+    share = limits.model_copy(update={"budget_s": limits.budget_s / (len(labels) * min(most, len(series.slices)))})
+    for label in labels:
+        finding = by_name[classifier.card.labels[label].name]
+        chosen = slices_to_explain(finding, most)
+        parts = [
+            explain_input(
+                view,
+                explainers,
+                view.preprocess(series.slices[index]),
+                [label],
+                share,
+                to_source=partial(view.to_source, series.slices[index]),
+                doubts=doubts,
+            )
+            for index in chosen
+        ]
+        found.append((chosen, parts))
+    return Explained(
+        attributions=tuple(a for chosen, parts in found for a in _stacked(series, chosen, parts)),
+        contradictions=tuple(
+            f"Slice {index + 1}: {text}"
+            for chosen, parts in found
+            for index, part in zip(chosen, parts, strict=True)
+            for text in part.contradictions
+        ),
+        unavailable=tuple(dict.fromkeys(text for _, parts in found for part in parts for text in part.unavailable)),
+    )
+
+
+def slices_to_explain(finding: Finding, most: int) -> tuple[int, ...]:
+    """Return the most probable slices in geometric order: those at or above the operating point, at least one."""
+    values = np.array(finding.slice_probabilities)
+    ranked = [int(index) for index in np.argsort(-values, kind="stable")[:most]]
+    above = [index for index in ranked if values[index] >= finding.operating_point.threshold]
+    return tuple(sorted(above or ranked[:1]))
+
+
+def _stacked(series: Series, chosen: Sequence[int], parts: Sequence[Explained]) -> list[Attribution]:
+    """Join the maps of single slices to one per method, in the order of the first slice that has it."""
+    by_method: dict[str, dict[int, Attribution]] = {}
+    for index, part in zip(chosen, parts, strict=True):
+        for attribution in part.attributions:
+            by_method.setdefault(attribution.method, {})[index] = attribution
+    return [_joined(series, slices) for slices in by_method.values()]
+
+
+def _joined(series: Series, slices: Mapping[int, Attribution]) -> Attribution:
+    first = next(iter(slices.values()))
+    assessment = _together({index: a.assessment for index, a in slices.items() if a.assessment is not None})
+    hidden = {
+        index
+        for index, a in slices.items()
+        if a.assessment is not None and a.assessment.verdict is Verdict.NOT_SHOWN and len(slices) > 1
+    }
+    # A slice whose own map may not be shown stays empty, unless none may be: then the verdict hides them all.
+    shown = {index: a for index, a in slices.items() if index not in hidden} or dict(slices)
+    spreads = {index: a.spread for index, a in shown.items() if a.spread is not None}
+    numbers = ", ".join(str(index + 1) for index in slices)
+    return Attribution(
+        method=first.method,
+        title=first.title,
+        finding=first.finding,
+        map=_volume(series, {index: a.map for index, a in shown.items()}),
+        parameters={**first.parameters, "slices": f"{numbers} of {len(series.slices)}"},
+        seconds=sum(a.seconds for a in slices.values()),
+        assessment=assessment,
+        spread=_volume(series, spreads) if spreads else None,
+    )
+
+
+def _volume(series: Series, maps: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
+    volume = np.zeros((len(series.slices), *series.slices[0].grey.shape), dtype=np.float32)
+    for index, plane in maps.items():
+        volume[index] = plane
+    return volume
+
+
+def _together(parts: Mapping[int, Assessment]) -> Assessment | None:
+    """Judge a series by its slices: not shown when no slice is, else as the worst of those that are."""
+    if not parts:
+        return None
+    shown = {i: part for i, part in parts.items() if part.verdict is not Verdict.NOT_SHOWN}
+    judged = shown or parts
+    verdicts = {part.verdict for part in judged.values()}
+    verdict = next(verdict for verdict in _WORST_FIRST if verdict in verdicts)
+    reasons = [reason for part in judged.values() for reason in part.reasons]
+    if shown and len(shown) < len(parts):
+        left_out = ", ".join(str(i + 1) for i in parts if i not in shown)
+        reasons.append(f"Slices without a map that may be shown: {left_out}.")
+        verdict = Verdict.CAUTION
+    return Assessment(verdict=verdict, reasons=tuple(dict.fromkeys(reasons)), measures=_means(list(judged.values())))
+
+
+def _means(parts: Sequence[Assessment]) -> tuple[Measure, ...]:
+    """Return the mean of each figure over the slices that have it."""
+    by_name: dict[str, list[Measure]] = {}
+    for part in parts:
+        for measure in part.measures:
+            by_name.setdefault(measure.name, []).append(measure)
+    return tuple(_mean(measures) for measures in by_name.values())
+
+
+def _mean(measures: Sequence[Measure]) -> Measure:
+    baselines = [measure.baseline for measure in measures if measure.baseline is not None]
+    return Measure(
+        name=measures[0].name,
+        title=measures[0].title,
+        value=float(np.mean([measure.value for measure in measures])),
+        baseline=float(np.mean(baselines)) if baselines else None,
+        unit=measures[0].unit,
+    )
