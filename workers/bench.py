@@ -14,6 +14,8 @@ import click
 from dicom_nodes.bench_ingest import ingest
 from dicom_nodes.client import send_files
 from service.pipelines import load_pipelines
+from workers.bench_inference import inference
+from workers.bench_localisation import localisation, thresholds
 from workers.phantom.files import write_samples
 from workers.pipeline import Analyst
 from workers.sandbox import PACS_AE, Sandbox, any_pacs
@@ -27,6 +29,9 @@ def bench() -> None:
 
 
 bench.add_command(ingest)
+bench.add_command(localisation)
+bench.add_command(thresholds)
+bench.add_command(inference)
 
 
 @bench.command()

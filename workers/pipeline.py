@@ -1,26 +1,39 @@
-"""One image through a pipeline: read, classify, explain, build. Knows no Celery and no network."""
+"""One image or series through a pipeline: read, classify, explain, build. Knows no Celery and no network."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from dicom_nodes.objects import refusal_report
 from dicom_nodes.objects.read import SourceImage, read_header, read_image
+from dicom_nodes.objects.series import SourceSeries, read_series
+from dicom_nodes.objects.true_colour import has_colour
 from dicom_nodes.objects.write import to_bytes
 from service.destinations import REFUSAL
 from service.eligibility import reason_not_to_read
-from service.errors import NotEligibleError, ObjectRefusedError
-from service.types import Finding, OutboxObject, Refusal, Result
+from service.errors import NotEligibleError, ObjectRefusedError, PipelineError
+from service.types import OutboxObject, Refusal, Result
 from workers.device import choose_device
 from workers.explaining import explain_image
+from workers.findings import findings_of, labels_to_explain
+from workers.models.doubts import doubts_of
 from workers.models.package import load_package
-from workers.registry import IMAGE_OUTPUTS, load_explainers, load_outputs, outputs_of_profile
+from workers.registry import (
+    IMAGE_OUTPUTS,
+    SERIES_OUTPUTS,
+    load_explainers,
+    load_outputs,
+    load_series_outputs,
+    outputs_of_profile,
+)
+from workers.series_reading import explain_series, find_in_series, reading_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -28,9 +41,11 @@ if TYPE_CHECKING:
 
     from service.pipelines import Pipeline
     from service.settings import Settings
-    from service.types import Image
-    from workers.interfaces import Classifier, Explainer
-    from workers.registry import OutputBuilder
+    from service.types import Finding, Image
+    from workers.explaining import Explained
+    from workers.interfaces import Explainer
+    from workers.models.package import PackagedClassifier
+    from workers.registry import OutputBuilder, SeriesOutputBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +84,50 @@ class Analysis:
     """Outputs that could not say the result truthfully, with the reason."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeriesAnalysis:
+    """What a pipeline made of one series."""
+
+    source: SourceSeries
+    result: Result
+    objects: tuple[BuiltObject, ...]
+    not_written: tuple[str, ...] = ()
+    """Outputs that could not say the result truthfully, with the reason."""
+
+
 class Analyst:
-    """A pipeline with its model, explainers and outputs loaded, ready for images."""
+    """A pipeline with its model, explainers and outputs loaded, ready for images, or for series if its model is."""
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.pipeline = pipeline
         self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers, pipeline.parameters)
-        self._outputs: dict[str, OutputBuilder] = load_outputs(pipeline.outputs)
-        for peer in settings.peers.values():
-            self._outputs |= load_outputs(outputs_of_profile(peer.outputs, IMAGE_OUTPUTS))
-        device = choose_device(settings.worker.device)
-        self.classifier: Classifier = load_package(settings.models_directory / pipeline.model, device)
+        folder = settings.models_directory / pipeline.model
+        self.classifier: PackagedClassifier = load_package(folder, choose_device(settings.worker.device))
+        self._doubts = doubts_of(folder, self.classifier.card)
+        self._outputs: dict[str, OutputBuilder] = {}
+        self._series_outputs: dict[str, SeriesOutputBuilder] = {}
+        peers = settings.peers.values()
+        if self.reads_series:
+            self._series_outputs = load_series_outputs(pipeline.outputs)
+            for peer in peers:
+                self._series_outputs |= load_series_outputs(outputs_of_profile(peer.outputs, SERIES_OUTPUTS))
+        else:
+            self._outputs = load_outputs(pipeline.outputs)
+            for peer in peers:
+                self._outputs |= load_outputs(outputs_of_profile(peer.outputs, IMAGE_OUTPUTS))
+
+    @property
+    def reads_series(self) -> bool:
+        """True when a study's images are read together, as one series.
+
+        Raises:
+            PipelineError: the model reads series and the pipeline single images.
+        """
+        if self.classifier.card.series is not None and self.pipeline.input != "study":
+            raise PipelineError(
+                f"pipeline '{self.pipeline.name}': model '{self.pipeline.model}' reads series: set input = 'study'"
+            )
+        return self.classifier.card.series is not None
 
     def analyse(
         self,
@@ -103,14 +151,68 @@ class Analyst:
             NotEligibleError: the model does not read this image; the message says why.
             InvalidInstanceError: the file is no usable DICOM instance.
         """
-        _, header = read_header(path)
+        dataset, header = read_header(path)
         reason = reason_not_to_read(header, self.classifier.card.eligibility, self.pipeline.modalities)
         if reason:
             raise NotEligibleError(reason)
+        if has_colour(path, dataset, header):
+            raise NotEligibleError("the image is in colour: this model reads grey images")
         source = read_image(path)
-        result = self._result(source.image, job_id, created_at, tuple(supersedes))
-        objects, not_written = self._build(source, result, outputs or self.pipeline.outputs)
+        findings = self._classify(source.image)
+        limits = self.pipeline.explanation
+        labels = labels_to_explain(self.classifier.card, findings, limits.maximum_findings)
+        explained = explain_image(self.classifier, self._explainers, source.image, labels, limits, doubts=self._doubts)
+        result = self._result(findings, explained, job_id, created_at, tuple(supersedes))
+        builders = {name: partial(build, source.header, source.image, result) for name, build in self._outputs.items()}
+        objects, not_written = _build(builders, outputs or self.pipeline.outputs)
         return Analysis(source=source, result=result, objects=objects, not_written=not_written)
+
+    def analyse_series(
+        self,
+        paths: Sequence[Path],
+        *,
+        job_id: str,
+        created_at: datetime,
+        supersedes: Sequence[OutboxObject] = (),
+        outputs: Sequence[str] = (),
+    ) -> SeriesAnalysis:
+        """Analyse the series of a study that the model reads; which one that is, `read_series` decides.
+
+        Args:
+            paths: the study's DICOM files, in any order.
+            job_id: of the job; names what is written.
+            created_at: of the job; dates what is written.
+            supersedes: objects of the earlier result.
+            outputs: names of what to write; empty: the pipeline's.
+
+        Raises:
+            NotEligibleError: no series of the study is one that the model reads; the message says why.
+            PipelineError: the model reads single images.
+        """
+        rules = self.classifier.card.eligibility
+        source = read_series(
+            paths,
+            accepts=partial(reason_not_to_read, rules=rules, modalities=self.pipeline.modalities),
+            minimum_slices=reading_of(self.classifier).minimum_slices,
+        )
+        findings = find_in_series(self.classifier, source.series)
+        limits = self.pipeline.explanation
+        labels = labels_to_explain(self.classifier.card, findings, limits.maximum_findings)
+        explained = explain_series(
+            self.classifier,
+            self._explainers,
+            source.series,
+            findings=findings,
+            labels=labels,
+            limits=limits,
+            doubts=self._doubts,
+        )
+        result = self._result(findings, explained, job_id, created_at, tuple(supersedes))
+        builders = {
+            name: partial(build, source.headers, source.series, result) for name, build in self._series_outputs.items()
+        }
+        objects, not_written = _build(builders, outputs or self.pipeline.outputs)
+        return SeriesAnalysis(source=source, result=result, objects=objects, not_written=not_written)
 
     def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject:
         """Build the short report "not analysed" for a study."""
@@ -127,30 +229,26 @@ class Analyst:
         dataset = refusal_report.build(header, refusal)
         return BuiltObject(kind=REFUSAL, dataset=dataset, data=to_bytes(dataset))
 
-    def _result(self, image: Image, job_id: str, created_at: datetime, supersedes: tuple[OutboxObject, ...]) -> Result:
-        card = self.classifier.card
-        logits = self.classifier.logits(self.classifier.preprocess(image))
-        probabilities = self.classifier.probabilities(logits)[0]
-        findings = tuple(
-            Finding(
-                label=label.name,
-                code=label.code.code(),
-                probability=float(probability),
-                operating_point=label.default_operating_point(),
-                operating_points=tuple(point.operating_point() for point in label.operating_points),
-            )
-            for label, probability in zip(card.labels, probabilities, strict=True)
-        )
-        limits = self.pipeline.explanation
-        labels = _labels_to_explain(findings, limits.maximum_findings)
-        explained = explain_image(self.classifier, self._explainers, image, labels, limits)
+    def _classify(self, image: Image) -> tuple[Finding, ...]:
+        # In float32: a worker without bfloat16 must report the same probability, to the last byte of the report.
+        logits = self.classifier.exact_logits(self.classifier.preprocess(image))
+        return findings_of(self.classifier.card, self.classifier.probabilities(logits)[0])
+
+    def _result(
+        self,
+        findings: tuple[Finding, ...],
+        explained: Explained,
+        job_id: str,
+        created_at: datetime,
+        supersedes: tuple[OutboxObject, ...],
+    ) -> Result:
         return Result(
             job_id=job_id,
             created_at=created_at,
             pipeline=self.pipeline.name,
             pipeline_version=self.pipeline.version,
             software_version=version("pellucid"),
-            model=card.identity,
+            model=self.classifier.card.identity,
             findings=findings,
             attributions=explained.attributions,
             contradictions=explained.contradictions,
@@ -158,23 +256,19 @@ class Analyst:
             supersedes=supersedes,
         )
 
-    def _build(
-        self, source: SourceImage, result: Result, outputs: Sequence[str]
-    ) -> tuple[tuple[BuiltObject, ...], tuple[str, ...]]:
-        objects, not_written = [], []
-        for kind in outputs:
-            if kind not in self._outputs:
-                continue  # of a destination's profile, and for series only
-            try:
-                dataset = self._outputs[kind](source.header, source.image, result)
-            except ObjectRefusedError as error:
-                not_written.append(f"{kind}: {error}")
-            else:
-                objects.append(BuiltObject(kind=kind, dataset=dataset, data=to_bytes(dataset)))
-        return tuple(objects), tuple(not_written)
 
-
-def _labels_to_explain(findings: Sequence[Finding], most: int) -> list[int]:
-    """Explain what is above its operating point; with nothing there, the most probable finding."""
-    ranked = sorted(range(len(findings)), key=lambda index: -findings[index].probability)
-    return [index for index in ranked if findings[index].positive][:most] or ranked[:1]
+def _build(
+    builders: Mapping[str, Callable[[], Dataset]], outputs: Sequence[str]
+) -> tuple[tuple[BuiltObject, ...], tuple[str, ...]]:
+    """Build what was asked for; an output that cannot say the result truthfully is named, with its reason."""
+    objects, not_written = [], []
+    for kind in outputs:
+        if kind not in builders:
+            continue  # of a destination's profile, and for the other kind of input only
+        try:
+            dataset = builders[kind]()
+        except ObjectRefusedError as error:
+            not_written.append(f"{kind}: {error}")
+        else:
+            objects.append(BuiltObject(kind=kind, dataset=dataset, data=to_bytes(dataset)))
+    return tuple(objects), tuple(not_written)

@@ -7,16 +7,18 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from service.destinations import destinations_of, kinds_for, outputs_to_build
 from service.errors import NotEligibleError, PermanentError
+from service.intake import new_job
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
 from service.types import JobState
-from workers.pipeline import Analyst, BuiltObject
+from workers.pipeline import Analyst, BuiltObject, SeriesAnalysis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from service.pipelines import RunnablePipeline
     from service.settings import Settings
     from service.spool import Spool
-    from service.types import Result
+    from service.types import Instance, Job, Result
+    from workers.pipeline import Analysis
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class JobRunner:
         self._outbox = outbox
         self._trail = trail
         self._metrics = metrics
+        self._entries = {entry.pipeline.name: entry for entry in pipelines}
         self._analysts = {entry.pipeline.name: Analyst(entry.pipeline, settings) for entry in pipelines}
 
     def run(self, job_id: str) -> JobState | None:
@@ -87,41 +91,70 @@ class JobRunner:
         analyst = self._analysts.get(claim.job.pipeline)
         if analyst is None:
             raise PermanentError(f"pipeline '{claim.job.pipeline}' is not enabled any more: see pipelines.enabled")
+        outdated = self._outdated(claim.job, analyst)
+        if outdated:
+            return self._replace(claim, outdated)
         made: list[BuiltObject] = []
         refused: Counter[str] = Counter()
-        not_written: dict[str, None] = {}
-        destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
+        remarks: dict[str, None] = {}
         analysed = 0
-        for instance in claim.inputs:
+        units = [claim.inputs] if analyst.reads_series else [(instance,) for instance in claim.inputs]
+        for unit in units:
             try:
                 with self._metrics.stages.labels("analysing").time():
-                    analysis = analyst.analyse(
-                        self._spool.path(instance.key),
-                        job_id=claim.job.id,
-                        created_at=claim.job.created_at,
-                        supersedes=claim.replaced,
-                        outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
-                    )
+                    analysis = self._analyse_unit(analyst, claim, unit)
             except PermanentError as error:
-                if not isinstance(error, NotEligibleError) and len(claim.inputs) == 1:
+                if not isinstance(error, NotEligibleError) and len(units) == 1:
                     raise
                 refused[str(error)] += 1
                 self._metrics.refusals.labels(claim.job.pipeline, reason_class(error)).inc()
             else:
                 analysed += 1
                 made += analysis.objects
-                not_written |= dict.fromkeys(analysis.not_written)
+                if isinstance(analysis, SeriesAnalysis):
+                    remarks |= dict.fromkeys(analysis.source.notes)
+                remarks |= dict.fromkeys(f"not written: {text}" for text in analysis.not_written)
                 self._count(claim.job.pipeline, analysis.result)
         reason = "; ".join(f"{text} ({count} images)" if count > 1 else text for text, count in refused.items())
         if analysed:
             notes = [f"not analysed: {reason}"] if reason else []
-            notes += [f"not written: {text}" for text in not_written]
-            self._put_out(claim, analyst, made, JobState.DONE, "; ".join(notes))
+            self._put_out(claim, analyst, made, JobState.DONE, "; ".join([*notes, *remarks]))
             return JobState.DONE
         if analyst.pipeline.report_refused:
             made = [self._refusal(analyst, claim, reason)]
         self._put_out(claim, analyst, made, JobState.REFUSED, reason)
         return JobState.REFUSED
+
+    def _analyse_unit(self, analyst: Analyst, claim: Claim, unit: Sequence[Instance]) -> Analysis | SeriesAnalysis:
+        destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
+        paths = [self._spool.path(instance.key) for instance in unit]
+        analyse = partial(analyst.analyse_series, paths) if analyst.reads_series else partial(analyst.analyse, paths[0])
+        return analyse(
+            job_id=claim.job.id,
+            created_at=claim.job.created_at,
+            supersedes=claim.replaced,
+            outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
+        )
+
+    def _outdated(self, job: Job, analyst: Analyst) -> str:
+        """Return what a job was made for when that is not what runs here, else nothing."""
+        if job.model_sha256 != analyst.classifier.card.weights.sha256:
+            return f"model {job.model_sha256[:12]}, and {analyst.classifier.card.weights.sha256[:12]} runs here"
+        if job.pipeline_version != analyst.pipeline.version:
+            return f"version {job.pipeline_version} of the pipeline, and {analyst.pipeline.version} runs here"
+        return ""
+
+    def _replace(self, claim: Claim, outdated: str) -> JobState:
+        """End a job that another model was meant for, and make the one for the model that runs here.
+
+        A job's identity, and with it the UIDs of its objects, says which model made them: that stays true.
+        """
+        entry = self._entries[claim.job.pipeline]
+        job = new_job(entry, claim.inputs)
+        self._work.assign([job], [])
+        reason = f"made for {outdated}; replaced by job {job.id}"
+        self._work.finish(claim, [], [], state=JobState.SUPERSEDED, reason=reason)
+        return JobState.SUPERSEDED
 
     def _count(self, pipeline: str, result: Result) -> None:
         for finding in result.findings:
