@@ -28,7 +28,7 @@ def new_job(name: str = "j1", *uids: str) -> NewJob:
     )
 
 
-def outbox_object(job: str = "j1", uid: str = "9") -> OutboxObject:
+def outbox_object(job: str = "j1", uid: str = "9", kind: str = "secondary-capture") -> OutboxObject:
     return OutboxObject(
         sop_instance_uid=uid,
         sop_class_uid="1",
@@ -36,7 +36,7 @@ def outbox_object(job: str = "j1", uid: str = "9") -> OutboxObject:
         series_instance_uid="1",
         transfer_syntax_uid="1",
         job_id=job,
-        kind="secondary-capture",
+        kind=kind,
         key="k",
         sha256="s",
         size=1,
@@ -169,3 +169,14 @@ def test_a_rejected_object_waits_for_a_retry(books: Books) -> None:
     assert books.deliveries.due_destinations() == ["@PACS"]
     with pytest.raises(ValueError, match="none of its objects was rejected"):
         books.work.retry("j1")
+
+
+def test_a_destination_is_sent_only_the_kinds_it_can_show(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    made = [outbox_object(uid="9", kind="text-report"), outbox_object(uid="8", kind="pdf-report")]
+    books.work.finish(claim, made, ["@OLD", "@NEW"], kinds={"@OLD": {"text-report"}})
+    assert [each.object.kind for each in books.deliveries.claim("@OLD", lease_s=60)] == ["text-report"]
+    assert len(books.deliveries.claim("@NEW", lease_s=60)) == 2

@@ -1,0 +1,100 @@
+"""What every output has in common, whichever is named in a pipeline."""
+
+from __future__ import annotations
+
+import io
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from dicom_nodes.objects import identity
+from dicom_nodes.objects.read import read_image
+from dicom_nodes.objects.write import to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydicom import Dataset
+    from pydicom.dataset import FileDataset
+
+    from service.types import Result
+
+    Make = Callable[..., FileDataset]
+    Save = Callable[[Dataset], Path]
+    Results = Callable[..., Result]
+
+IMAGES = {entry.name: entry for entry in entry_points(group="pellucid.outputs")}
+SERIES = {entry.name: entry for entry in entry_points(group="pellucid.series_outputs")}
+JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎", "StudyID": ""}
+COPIED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyID", "AccessionNumber")
+
+
+def assert_common(data: bytes, header: Dataset) -> None:
+    """Patient, study, equipment and place in the study are as every object of ours has them."""
+    written = dcmread(io.BytesIO(data))
+    assert written.SpecificCharacterSet == "ISO_IR 192"
+    for keyword in COPIED:
+        assert str(written[keyword].value or "") == str(header.get(keyword) or ""), keyword
+    assert written.StudyInstanceUID == header.StudyInstanceUID
+    assert written.SeriesInstanceUID != header.SeriesInstanceUID
+    assert 9001 <= written.SeriesNumber <= 9009
+    assert written.SeriesDescription.startswith("AI ")
+    assert written.SeriesDescription.endswith("(chest-xray-pneumonia)")
+    assert identity.is_ours(written)
+    (equipment,) = written.ContributingEquipmentSequence
+    assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+    assert equipment.DeviceUID == identity.device_uid(model_sha256="ab" * 32)
+    assert header.SOPInstanceUID in str(written)
+    assert all(not element.tag.is_private for element in written)
+    assert str(written.file_meta.TransferSyntaxUID) in {"1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"}
+    for element in written.iterall():
+        assert element.VR != "UI" or all(
+            re.fullmatch(r"[0-9.]{1,64}", str(value))
+            for value in ([element.value] if element.VM == 1 else element.value)
+        )
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_output_of_an_image_lies_in_its_study_and_is_repeatable(
+    source: Make, saved: Save, several: Results, name: str
+) -> None:
+    pixels = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
+    dataset = source(pixels, **JAPANESE)
+    dataset.private_block(0x0011, "ACME", create=True).add_new(1, "LO", "odd")
+    read = read_image(saved(dataset))
+    build = IMAGES[name].load()
+    one, two = (to_bytes(build(read.header, read.image, several(read.image.grey.shape))) for _ in range(2))
+    assert one == two
+    assert_common(one, read.header)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_every_output_of_a_series_lies_in_its_study_and_is_repeatable(
+    stack: Callable[..., Any], several: Results, name: str
+) -> None:
+    headers, series = stack(3, **JAPANESE)
+    build = SERIES[name].load()
+    one, two = (to_bytes(build(headers, series, several((64, 48), slices=3))) for _ in range(2))
+    assert one == two
+    assert_common(one, headers[1])
+
+
+def test_outputs_of_one_study_never_share_an_instance(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    result = several(read.image.grey.shape)
+    light = {name: entry for name, entry in IMAGES.items() if not name.startswith("secondary-capture")}
+    built = [entry.load()(read.header, read.image, result) for entry in light.values()]
+    assert len({dataset.SOPInstanceUID for dataset in built}) == len(light)
+    assert len({dataset.SeriesInstanceUID for dataset in built}) == len(light)
+
+
+def test_the_documentation_lists_every_output() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "objects.md").read_text(encoding="utf-8")
+    for name in {*IMAGES, *SERIES}:
+        stem = name.removesuffix("-comprehensive").removesuffix("-enhanced")
+        assert f"`{name}`" in text or (f"`{stem}`" in text and f"`{name.removeprefix(stem)}`" in text), name
