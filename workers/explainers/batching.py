@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -37,15 +38,18 @@ LEAST_SWING = 1.0
 """Logits; keeps the tolerance sensible where hiding the image changes next to nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """The copy that was found safe for a network, None when none was, and the weights it was made of."""
+@dataclass(kw_only=True)
+class _Copies:
+    """Copies of one network by precision, and which of them is safe for the image that was explained last."""
 
     fingerprint: bytes
-    copy: InferenceCopy | None
+    """Of the weights that the copies were made of."""
+    made: dict[torch.dtype, InferenceCopy] = field(default_factory=dict)
+    image: bytes = b""
+    safe: InferenceCopy | None = None
 
 
-_CHECKED: WeakKeyDictionary[nn.Module, _Checked] = WeakKeyDictionary()
+_COPIES: WeakKeyDictionary[nn.Module, _Copies] = WeakKeyDictionary()
 
 
 class Forwards:
@@ -106,13 +110,9 @@ class Forwards:
         network = self._classifier.network
         if network is None:
             return
-        fingerprint = _fingerprint(network)
-        known = _CHECKED.get(network)
-        if known is None or known.fingerprint != fingerprint:
-            known = _Checked(fingerprint=fingerprint, copy=_safe_copy(self._classifier, network, probes))
-            _CHECKED[network] = known
-        if known.copy is not None:
-            self._use(known.copy)
+        safe = _safe_copy(self._classifier, network, probes)
+        if safe is not None:
+            self._use(safe)
 
     def _use(self, inference: InferenceCopy) -> None:
         self._forward = torch.inference_mode()(inference)
@@ -141,19 +141,35 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def _safe_copy(classifier: Classifier, network: nn.Module, probes: torch.Tensor) -> InferenceCopy | None:
+    """Return the fastest copy that is safe for this image; several methods in a row ask about the same one."""
+    fingerprint = _fingerprint(network)
+    copies = _COPIES.get(network)
+    if copies is None or copies.fingerprint != fingerprint:
+        copies = _COPIES[network] = _Copies(fingerprint=fingerprint)
+    image = hashlib.sha256(probes.cpu().numpy().tobytes()).digest()
+    if copies.image != image:
+        copies.safe = _fastest(classifier, network, probes, copies.made)
+        copies.image = image
+    return copies.safe
+
+
+def _fastest(
+    classifier: Classifier, network: nn.Module, probes: torch.Tensor, made: dict[torch.dtype, InferenceCopy]
+) -> InferenceCopy | None:
     with torch.inference_mode():
         exact = network(probes).double()
-    swing = max(float((exact.amax(dim=0) - exact.amin(dim=0)).max()), LEAST_SWING)
+    tolerance = TOLERANCE * max(float((exact.amax(dim=0) - exact.amin(dim=0)).max()), LEAST_SWING)
     # The classifier may do more than its graph; then only the classifier answers.
-    if float((classifier.logits(probes).double() - exact).abs().max()) > TOLERANCE * swing:
+    if float((classifier.logits(probes).double() - exact).abs().max()) > tolerance:
         return None
     for dtype in dict.fromkeys((fast_dtype(classifier.device), torch.float32)):
-        candidate = inference_copy(network, dtype)
+        if dtype not in made:
+            made[dtype] = inference_copy(network, dtype)
         with torch.inference_mode():
-            off = float((candidate(probes).double() - exact).abs().max())
+            off = float((made[dtype](probes).double() - exact).abs().max())
         # Written so that NaN is refused as well.
-        if off <= TOLERANCE * swing:
-            return candidate
+        if off <= tolerance:
+            return made[dtype]
         log.info("a copy in %s is off by %.3g logits: not used", dtype, off)
     return None
 

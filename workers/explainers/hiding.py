@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from workers.interfaces import Classifier
 
-REPLACEMENTS = ("blur", "mean", "dark")
+REPLACEMENTS = ("dark", "mean", "blur")
 BLUR = 0.1
 """Standard deviation of the blur, as a share of each side: organs stay as grey clouds, opacities dissolve."""
 
@@ -29,10 +29,10 @@ COARSE = 28
 def replacement(batch: torch.Tensor, kind: str) -> torch.Tensor:
     """Return what stands where the image is hidden, of the batch's shape, on its device.
 
-    `blur` is the image under a wide Gaussian: it has no edges to surprise the network and keeps the film's exposure
-    (Fong and Vedaldi 2017, arXiv:1704.03296). `mean` is each channel's mean: it hides more, and its outlines are
-    edges that no film has. `dark` is the image with nothing brighter than its own darker parts: opacities go, edges
-    and air stay; for findings that are bright.
+    `dark` is the image with nothing brighter than its own darker parts: opacities go, edges and air stay. Of a finding
+    that is itself dark, a pneumothorax say, it tells nothing. `mean` is each channel's mean: it hides more, with
+    outlines that are edges no film has. `blur` is the image under a wide Gaussian (Fong and Vedaldi 2017,
+    arXiv:1704.03296): no edges, but a large opacity shines through it, so that hiding it changes little.
     """
     if kind == "dark":
         return torch.minimum(batch, _dark(batch))

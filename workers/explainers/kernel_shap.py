@@ -37,7 +37,7 @@ class KernelShap:
         regions: about how many superpixels.
         samples: at most so many forward passes.
         stability: stop when an independent repeat would correlate this well with the values.
-        replacement: `blur` or `mean`, what hides a region.
+        replacement: `dark`, `mean` or `blur`, what hides a region.
         seed: of the coalitions.
     """
 
@@ -48,10 +48,10 @@ class KernelShap:
     def __init__(
         self,
         *,
-        regions: int = 49,
-        samples: int = 512,
-        stability: float = 0.95,
-        replacement: str = "blur",
+        regions: int = 36,
+        samples: int = 384,
+        stability: float = 0.9,
+        replacement: str = "dark",
         seed: int = 0,
     ) -> None:
         self._regions = whole("regions", regions, 2, 1000)

@@ -36,7 +36,7 @@ class Lime:
         stability: stop when an independent repeat would correlate this well with the values.
         kernel_width: of the weights; 0.25 as in the authors' program.
         ridge: penalty per sample on squared values; 0.001 as in the authors' program (1 in all, 1,000 samples).
-        replacement: `blur` or `mean`, what hides a region.
+        replacement: `dark`, `mean` or `blur`, what hides a region.
         seed: of the coalitions.
     """
 
@@ -47,12 +47,12 @@ class Lime:
     def __init__(
         self,
         *,
-        regions: int = 49,
-        samples: int = 512,
-        stability: float = 0.95,
+        regions: int = 36,
+        samples: int = 384,
+        stability: float = 0.9,
         kernel_width: float = 0.25,
         ridge: float = 0.001,
-        replacement: str = "blur",
+        replacement: str = "dark",
         seed: int = 0,
     ) -> None:
         self._regions = whole("regions", regions, 2, 1000)

@@ -36,7 +36,7 @@ class Occlusion:
         slices: thickness of the window in slices, for series.
         slice_stride: slices from one window to the next, for series.
         windows: at most so many; with more, strides double up to the window's size, and then windows grow.
-        replacement: `blur` or `mean`, what hides the window.
+        replacement: `dark`, `mean` or `blur`, what hides the window.
     """
 
     name = "occlusion"
@@ -51,7 +51,7 @@ class Occlusion:
         slices: int = 4,
         slice_stride: int = 2,
         windows: int = 600,
-        replacement: str = "blur",
+        replacement: str = "dark",
     ) -> None:
         self._window = (whole("slices", slices, 1, 4096), *[whole("window", window, 1, 4096)] * 2)
         self._stride = (whole("slice_stride", slice_stride, 1, 4096), *[whole("stride", stride, 1, 4096)] * 2)

@@ -42,7 +42,7 @@ class Owen:
         samples: at most so many forward passes.
         resolution: nodes that change the logit by less than this share of all values together stay whole.
         backgrounds: of one node; twice as many costs twice as much and halves the variance. A power of two.
-        replacement: `blur` or `mean`, what hides a region.
+        replacement: `dark`, `mean` or `blur`, what hides a region.
         seed: of the backgrounds.
     """
 
@@ -54,10 +54,10 @@ class Owen:
         self,
         *,
         regions: int = 100,
-        samples: int = 400,
+        samples: int = 300,
         resolution: float = 0.02,
         backgrounds: int = 4,
-        replacement: str = "blur",
+        replacement: str = "dark",
         seed: int = 0,
     ) -> None:
         self._regions = whole("regions", regions, 2, 5000)

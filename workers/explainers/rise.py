@@ -40,7 +40,7 @@ class Rise:
         cells: of a mask along the longer side; 7 as in the paper.
         samples: at most so many forward passes.
         stability: stop when an independent repeat would correlate this well with the map.
-        replacement: `blur` or `mean`, what a place fades to.
+        replacement: `dark`, `mean` or `blur`, what a place fades to.
         seed: of the masks.
     """
 
@@ -52,9 +52,9 @@ class Rise:
         self,
         *,
         cells: int = 7,
-        samples: int = 1024,
+        samples: int = 512,
         stability: float = 0.9,
-        replacement: str = "blur",
+        replacement: str = "dark",
         seed: int = 0,
     ) -> None:
         self._cells = whole("cells", cells, 2, 64)

@@ -100,7 +100,9 @@ def test_values_agree_with_the_program_of_the_methods_authors() -> None:
         warnings.simplefilter("ignore")
         peer = pytest.importorskip("shap", reason="shap is absent (extra 'peers')")
     classifier, batch = Asked(inside=Smooth()), film(1)
-    (explanation,) = KernelShap(regions=12, samples=600, stability=1.0).explain(classifier, batch, [0])  # type: ignore[arg-type]
+    (explanation,) = KernelShap(regions=12, samples=600, stability=1.0, replacement="blur").explain(
+        classifier, batch, [0]
+    )  # type: ignore[arg-type]
     regions = superpixels(batch, 12)
     count = int(regions.max()) + 1
     hidden = HiddenImage(classifier, batch, "blur")  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def test_the_values_solve_the_weighted_ridge_regression() -> None:
 def test_a_linear_classifier_is_explained_by_what_each_region_adds() -> None:
     spot = Spot(8, 16, 16)
     batch = film()
-    (found,) = Lime(regions=20, ridge=0.0).explain(Asked(inside=spot), batch, [0])  # type: ignore[arg-type]
+    (found,) = Lime(regions=20, ridge=0.0, replacement="blur").explain(Asked(inside=spot), batch, [0])  # type: ignore[arg-type]
     regions = superpixels(batch, 20)
     hidden = replacement(batch, "blur")
     for region in range(int(regions.max()) + 1):

@@ -54,7 +54,7 @@ def test_too_many_windows_become_coarser_and_still_cover_everything() -> None:
 
 
 def test_only_windows_that_touch_the_spot_matter() -> None:
-    (found,) = Occlusion(window=8, stride=8).explain(Asked(inside=Spot(16, 24, 8)), film(), [0])  # type: ignore[arg-type]
+    (found,) = Occlusion(window=8, stride=8, replacement="mean").explain(Asked(inside=Spot(16, 24, 8)), film(), [0])  # type: ignore[arg-type]
     outside = torch.ones(ROWS, COLUMNS, dtype=torch.bool)
     outside[16:24, 24:32] = False
     assert found.map[outside].abs().max() < 1e-6
@@ -70,7 +70,7 @@ def test_values_agree_with_captum() -> None:
     theirs = peer.Occlusion(smooth).attribute(
         batch, sliding_window_shapes=(1, 16, 16), strides=(1, 8, 8), baselines=hidden, target=1
     )
-    (ours,) = Occlusion(window=16, stride=8).explain(Asked(inside=smooth), batch, [1])  # type: ignore[arg-type]
+    (ours,) = Occlusion(window=16, stride=8, replacement="blur").explain(Asked(inside=smooth), batch, [1])  # type: ignore[arg-type]
     torch.testing.assert_close(ours.map, theirs[0, 0], atol=1e-5, rtol=0)
 
 

@@ -81,7 +81,7 @@ def test_few_backgrounds_are_right_on_average() -> None:
 
 def test_a_part_that_does_nothing_is_never_split() -> None:
     classifier = Asked(inside=Spot(8, 16, 8))
-    (found,) = Owen(regions=40).explain(classifier, film(), [0])  # type: ignore[arg-type]
+    (found,) = Owen(regions=40, replacement="mean").explain(classifier, film(), [0])  # type: ignore[arg-type]
     assert int(found.parameters["parts"]) < 20
     # The far half of the film has no part in the answer.
     assert found.map[:, 48:].abs().max() < 1e-5

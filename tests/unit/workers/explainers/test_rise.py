@@ -16,7 +16,7 @@ def planted() -> torch.Tensor:
 
 
 def test_a_planted_feature_is_found() -> None:
-    (found,) = Rise(samples=400).explain(Asked(inside=Spot(8, 40, 12)), planted(), [0])  # type: ignore[arg-type]
+    (found,) = Rise(samples=400, replacement="mean").explain(Asked(inside=Spot(8, 40, 12)), planted(), [0])  # type: ignore[arg-type]
     row, column = divmod(int(found.map.argmax()), found.map.shape[1])
     assert 8 <= (row + 0.5) * ROWS / found.map.shape[0] < 20
     assert 40 <= (column + 0.5) * COLUMNS / found.map.shape[1] < 52
@@ -30,7 +30,7 @@ def test_the_sign_says_whether_a_place_raised_the_logit() -> None:
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             return -super().forward(batch)
 
-    (found,) = Rise(samples=400).explain(Asked(inside=Less(8, 40, 12)), planted(), [0])  # type: ignore[arg-type]
+    (found,) = Rise(samples=400, replacement="mean").explain(Asked(inside=Less(8, 40, 12)), planted(), [0])  # type: ignore[arg-type]
     assert found.map.abs().argmax() == found.map.argmin()
     assert found.map.min() < -1
 
@@ -38,7 +38,7 @@ def test_the_sign_says_whether_a_place_raised_the_logit() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_flipped_film_moves_the_map_alike(axis: int) -> None:
     def place(spot: Spot, batch: torch.Tensor) -> torch.Tensor:
-        (found,) = Rise(samples=600).explain(Asked(inside=spot), batch, [0])  # type: ignore[arg-type]
+        (found,) = Rise(samples=600, replacement="mean").explain(Asked(inside=spot), batch, [0])  # type: ignore[arg-type]
         return found.map
 
     mirrored = Spot(28, 40, 12) if axis == 0 else Spot(8, 12, 12)
