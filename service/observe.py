@@ -6,7 +6,11 @@ import json
 import logging
 import re
 import sys
+import warnings
 from datetime import UTC, datetime
+from typing import TextIO
+
+log = logging.getLogger(__name__)
 
 _FORMAT = "%(asctime)s %(levelname)s {process}: %(message)s"
 _JOB = re.compile(r"\bjob ([0-9a-f]{32})\b")
@@ -21,6 +25,7 @@ def configure_logging(process: str, *, form: str = "text", verbose: bool = False
         verbose: our own debugging lines too.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_first_line_of_others)
     handler.setFormatter(JsonLines(process) if form == "json" else logging.Formatter(_FORMAT.format(process=process)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -30,6 +35,29 @@ def configure_logging(process: str, *, form: str = "text", verbose: bool = False
     # pydicom and pynetdicom put values of elements into warnings and errors.
     for chatty in ("pydicom", "pynetdicom", "highdicom"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+    # Libraries warn with values of elements in the text; what kind of warning it was, and where, is enough.
+    warnings.showwarning = _show_warning
+
+
+def _first_line_of_others(record: logging.LogRecord) -> bool:
+    """Keep the first line of a library's message: Celery quotes whole messages of the queue behind it."""
+    if not record.name.startswith(("service", "dicom_nodes", "workers")):
+        record.msg, record.args = record.getMessage().partition("\n")[0], ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def _show_warning(  # noqa: PLR0917 -- the signature of warnings.showwarning
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del message, file, line
+    log.warning("%s at %s:%d", category.__name__, filename, lineno)
 
 
 class JsonLines(logging.Formatter):

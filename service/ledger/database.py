@@ -60,9 +60,32 @@ def _open_sqlite(url: str, path: Path) -> Engine:
     return engine
 
 
+def migrate_to(engine: Engine, revision: str) -> None:
+    """Bring the schema to a revision, down or up; before a version is rolled back.
+
+    Raises:
+        SettingsError: there is no such revision.
+    """
+    from alembic import command  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    move = command.downgrade if revision < (_version(engine) or "") else command.upgrade
+    with engine.begin() as connection:
+        try:
+            move(_configuration(connection), revision)
+        except CommandError:
+            raise SettingsError(f"there is no schema {revision}; the newest is {NEWEST}") from None
+
+
 def _migrate(engine: Engine) -> None:
-    if _version(engine) == NEWEST:
+    found = _version(engine)
+    if found == NEWEST:
         return
+    if found is not None and found > NEWEST:
+        raise SettingsError(
+            f"the ledger has schema {found}, and this version knows {NEWEST}: install the newer version again, and let "
+            f"it run 'pellucid migrate --to {NEWEST}' before you go back"
+        )
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.migration.lock"):
             _upgrade(engine)

@@ -46,6 +46,21 @@ def test_a_text_with_line_breaks_stays_one_line() -> None:
     assert len(JsonLines("worker").format(record).splitlines()) == 1
 
 
+def test_warnings_and_other_libraries_messages_lose_what_may_be_a_patients(tmp_path: Path) -> None:
+    code = """
+import logging, warnings
+from service.observe import configure_logging
+configure_logging("test", form="json")
+warnings.warn("Invalid value for VR DA: 'Mustermann^Erika'")
+logging.getLogger("celery.worker").error("Received invalid task message: %s\\nMustermann^Erika", "pickle")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    warning, message = (json.loads(line) for line in done.stderr.splitlines())
+    assert warning["message"].startswith("UserWarning at ")
+    assert message["message"] == "Received invalid task message: pickle"
+    assert "Mustermann" not in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 def test_what_a_command_writes_is_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
     state = tmp_path / "state"
