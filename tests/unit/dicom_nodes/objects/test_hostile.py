@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dicom_nodes.objects.read import read_header, read_image
-from dicom_nodes.objects.structured_report import build, build_refusal
+from dicom_nodes.objects.refusal_report import build as build_refusal
+from dicom_nodes.objects.structured_report import build
 from dicom_nodes.objects.write import to_bytes
 from service.errors import PellucidError
 

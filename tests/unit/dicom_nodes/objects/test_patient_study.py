@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.patient_study import REQUIRED
 from dicom_nodes.objects.read import read_header
-from dicom_nodes.objects.structured_report import build_refusal
+from dicom_nodes.objects.refusal_report import build as build_refusal
 from dicom_nodes.objects.write import to_bytes
 
 if TYPE_CHECKING:
