@@ -14,6 +14,7 @@ import click
 from dicom_nodes.bench_ingest import ingest
 from dicom_nodes.client import send_files
 from service.pipelines import load_pipelines
+from workers.bench_explainers import explainers
 from workers.bench_inference import inference
 from workers.bench_localisation import localisation, thresholds
 from workers.phantom.files import write_samples
@@ -32,6 +33,7 @@ bench.add_command(ingest)
 bench.add_command(localisation)
 bench.add_command(thresholds)
 bench.add_command(inference)
+bench.add_command(explainers)
 
 
 @bench.command()
