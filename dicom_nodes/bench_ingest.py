@@ -23,8 +23,9 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_nodes.client import Destination, echo, read_file, send
+from dicom_nodes.client import echo, read_file, send
 from dicom_nodes.objects.identity import derived_uid
+from dicom_nodes.requestor import Destination
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
 

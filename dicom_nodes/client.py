@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import socket
-import ssl
 from collections import deque
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import build_context
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, proposals
 from dicom_nodes.headers import is_uid
 from dicom_nodes.objects.files import dicom_files
-from dicom_nodes.objects.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_nodes.outgoing import SendFile, SendOutcome
+from dicom_nodes.requestor import Destination, associated
 from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
 from dicom_nodes.transmission import transmit
 from service.errors import DestinationError, InvalidInstanceError
-from service.tls import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -32,46 +27,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
-MAXIMUM_PDU_BYTES = 131072
 _BARREN = 2
 """So many associations in a row without one answer, and the peer is left alone for now."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Destination:
-    """A peer and the AE titles to use with it."""
-
-    host: str
-    port: int
-    called: str
-    calling: str
-    timeout_s: float = 30.0
-    tls: ssl.SSLContext | None = None
-    """Speak TLS."""
-    certificate: str = ""
-    """SHA-256 fingerprint or subject that the peer's certificate must have; see `Identity.matches`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SendFile:
-    """A DICOM file, by its file meta information."""
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SendOutcome:
-    """What became of one file."""
-
-    path: Path
-    verdict: Verdict
-    status: int | None
-    """DIMSE status; None when there was no answer."""
-    reason: str
-    """In words, when it is not plain success."""
 
 
 def send_files(  # noqa: PLR0917 -- the order is that of storescu
@@ -114,7 +71,7 @@ def verify(to: Destination) -> None:
         DestinationError: out of reach, refused or no answer; the message says which.
     """
     place = f"{to.host}:{to.port}"
-    with _associated(to, [build_context(VERIFICATION, list(UNCOMPRESSED))]) as association:
+    with associated(to, [build_context(VERIFICATION, list(UNCOMPRESSED))]) as association:
         status = association.send_c_echo()
         if "Status" not in status:
             raise DestinationError(f"{place} gave no answer to C-ECHO")
@@ -166,7 +123,7 @@ def _send_batch(
     while waiting and barren < _BARREN:
         answered = 0
         try:
-            with _associated(to, contexts) as association:
+            with associated(to, contexts) as association:
                 while waiting and association.is_established:
                     outcome = _store(association, waiting.popleft(), next(message_ids), to.timeout_s)
                     answered += outcome.status is not None
@@ -234,83 +191,3 @@ def _answered(file: SendFile, status: int) -> SendOutcome:
 
 def _outcome(path: Path, result: Verdict, reason: str) -> SendOutcome:
     return SendOutcome(path=path, verdict=result, status=None, reason=reason)
-
-
-@contextmanager
-def _associated(to: Destination, contexts: list[PresentationContext]) -> Iterator[Association]:
-    """Associate, and release in the end.
-
-    Raises:
-        DestinationError: there is no association; the message says why.
-    """
-    # A switch for all of pynetdicom: data sets are never logged.
-    _config.LOG_HANDLER_LEVEL = "none"
-    connected: list[bool] = []
-
-    def opened(event: Any) -> None:
-        connected.append(True)
-        # Without this each object waits for the peer's delayed acknowledgement, 40 ms.
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    association = _entity(to).associate(
-        to.host,
-        to.port,
-        contexts=contexts,
-        ae_title=to.called,
-        max_pdu=MAXIMUM_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
-        tls_args=(to.tls, to.host) if to.tls else None,
-    )
-    if not association.is_established:
-        raise DestinationError(_why(association, to, connected=bool(connected)))
-    _check_certificate(association, to)
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def _check_certificate(association: Association, to: Destination) -> None:
-    """Abort unless the peer showed the certificate that it must have; nothing but AE titles was said so far."""
-    if not to.certificate:
-        return
-    connection = association.dul.socket.socket
-    identity = identity_of(connection) if isinstance(connection, ssl.SSLSocket) else None
-    if identity is None or not identity.matches(to.certificate):
-        association.abort()
-        raise DestinationError(f"{to.called} at {to.host}:{to.port} shows another certificate than [peers] names")
-
-
-def _entity(to: Destination) -> AE:
-    entity = AE(to.calling)
-    entity.connection_timeout = to.timeout_s
-    entity.acse_timeout = to.timeout_s
-    entity.dimse_timeout = to.timeout_s
-    entity.network_timeout = to.timeout_s
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    return entity
-
-
-def _why(association: Association, to: Destination, *, connected: bool) -> str:
-    place = f"{to.called} at {to.host}:{to.port}"
-    rejection = _rejection(association)
-    if rejection is not None:
-        return f"{place} rejected the association: {rejection.reason_str}"
-    if not connected:
-        if to.tls:
-            return f"{place} is out of reach, or TLS was not established: check its certificate and ours"
-        return f"{place} is out of reach: nothing listens there, or a firewall is between"
-    if association.rejected_contexts:
-        return f"{place} accepts none of the SOP classes and transfer syntaxes"
-    return f"{place} ended the connection without an association"
-
-
-def _rejection(association: Association) -> A_ASSOCIATE | None:
-    if association.is_rejected:
-        return association.acceptor.primitive
-    # A peer that rejects at once has closed the connection before pynetdicom looks whether it is open: then the
-    # rejection was received and nobody has read it.
-    unread = association.dul.receive_pdu()
-    return unread if isinstance(unread, A_ASSOCIATE) and unread.result != 0 else None

@@ -21,7 +21,7 @@ from service.errors import DestinationError
 from service.observe import configure_logging
 
 if TYPE_CHECKING:
-    from dicom_nodes.client import SendOutcome
+    from dicom_nodes.outgoing import SendOutcome
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only

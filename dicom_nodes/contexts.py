@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
 from pynetdicom.sop_class import Verification
 
+from dicom_nodes.references import AVAILABILITY, COMMITMENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -23,11 +25,11 @@ MAXIMUM_CONTEXTS = 128
 
 
 class Acceptable:
-    """Every storage SOP class with every transfer syntax that pynetdicom knows, and Verification."""
+    """Every storage SOP class with every transfer syntax that pynetdicom knows, Verification, and notices to us."""
 
     def __init__(self) -> None:
         self._classes = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
-        self._classes.add(VERIFICATION)
+        self._classes |= {VERIFICATION, COMMITMENT, AVAILABILITY}
         self._syntaxes = set(ALL_TRANSFER_SYNTAXES)
 
     def answer(self, proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
@@ -41,7 +43,15 @@ class Acceptable:
             if name in self._classes:
                 known = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in self._syntaxes]
                 orders.setdefault(name, {}).update(dict.fromkeys(known))
-        return [build_context(name, list(order)) for name, order in orders.items() if order]
+        return [_context(name, list(order)) for name, order in orders.items() if order]
+
+
+def _context(name: str, syntaxes: list[str]) -> PresentationContext:
+    context = build_context(name, syntaxes)
+    if name == COMMITMENT:
+        # The peer that reports is the provider here, though it asks for the association (PS3.4 section J.3.3).
+        context.scu_role, context.scp_role = True, True
+    return context
 
 
 def proposals(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dicom_nodes.client import verify
+from dicom_nodes.destinations import UnknownDestinationError, find_destination
 from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener
 from dicom_nodes.listener import open_spool
-from dicom_nodes.sender import UnknownDestinationError, find_destination
+from dicom_nodes.requestor import Destination
+from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
 from service.errors import DestinationError, PellucidError
 from service.files import make_directory
@@ -28,6 +30,7 @@ from service.queue import make_app
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dicom_nodes.web_client import WebDestination
     from service.settings import Settings
 
 PROCESSES = ("listener", "worker", "sender")
@@ -153,7 +156,7 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
         )
     for name in settings.peers:
         try:
-            verify(replace(find_destination(settings, name), timeout_s=_TIMEOUT_S))
+            way = _verify(replace(find_destination(settings, name), timeout_s=_TIMEOUT_S))
         except (DestinationError, UnknownDestinationError) as error:
             yield Diagnosis(
                 name=f"destination {name}",
@@ -162,7 +165,15 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
                 advice=f"check host, port and AE title here, and that the peer knows {settings.sender.ae_title}",
             )
         else:
-            yield Diagnosis(name=f"destination {name}", state=State.OK, found="answers C-ECHO")
+            yield Diagnosis(name=f"destination {name}", state=State.OK, found=way)
+
+
+def _verify(to: Destination | WebDestination) -> str:
+    if isinstance(to, Destination):
+        verify(to)
+        return "answers C-ECHO"
+    verify_web(to)
+    return "answers QIDO-RS"
 
 
 def _first_line(error: Exception) -> str:

@@ -10,35 +10,33 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from dicom_nodes.budgets import Limits
+from dicom_nodes.confirmation import Settlement
 from dicom_nodes.contexts import Acceptable
-from dicom_nodes.peers import Peers, permitted
+from dicom_nodes.notices import Notices
+from dicom_nodes.peers import Peers
+from dicom_nodes.ports import GRACE_S, bind_all, bind_web, end_all
 from dicom_nodes.reception import Store
 from dicom_nodes.requests import Rejection
-from dicom_nodes.server import Server
 from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, Answer
 from dicom_nodes.witness import RecordingWitness
 from service.audit.trail import open_trail
-from service.errors import SettingsError
 from service.health import Health, serve_health
 from service.intake import Intake
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
+from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import Work
 from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
 from service.queue import enqueue, make_app
 from service.spool import Spool
-from service.tls import server_context
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Collection
 
     from pynetdicom.presentation import PresentationContext
 
-    from dicom_nodes.budgets import TurnedAway
     from dicom_nodes.requests import NoticeCommand, Peer, Reception, StoreCommand
     from service.settings import Settings
 
@@ -52,16 +50,22 @@ CALLING_NOT_RECOGNISED = Rejection(
 )
 HEARTBEAT_S = 5.0
 BREATH_S = 0.05
-GRACE_S = 30.0
 
 
 class StorageService:
     """Verification and Storage for those who may."""
 
     def __init__(
-        self, store: Store, *, called: Collection[str], calling: Collection[str], peers: Peers | None = None
+        self,
+        store: Store,
+        *,
+        called: Collection[str],
+        calling: Collection[str],
+        peers: Peers | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self._store = store
+        self._notices = notices
         self._peers = peers or Peers({}, known_only=False)
         self._called = frozenset(called)
         self._calling = frozenset(calling)
@@ -84,9 +88,8 @@ class StorageService:
         return self._store.begin(command)
 
     def notice(self, command: NoticeCommand, data: bytes) -> Answer:
-        """Nothing is taken note of yet."""
-        del command, data
-        return Answer(status=SOP_CLASS_NOT_SUPPORTED)
+        """Take note of what a peer committed to, or of what a study consists of."""
+        return self._notices.take(command, data) if self._notices else Answer(status=SOP_CLASS_NOT_SUPPORTED)
 
     def ended(self, peer: Peer) -> None:
         """Let the intake count the study as complete; if the ledger is away, the entry expires by itself."""
@@ -150,8 +153,10 @@ class Listener:
             called={settings.listener.ae_title, *titles},
             calling=settings.listener.calling_ae_titles,
             peers=Peers(settings.peers, known_only=settings.listener.known_peers_only),
+            notices=Notices(arrivals, Settlement(Deliveries(engine), settings), announced=self._woken.set),
         )
         self._servers = bind_all(settings, service, witness.turned_away)
+        self._web = bind_web(settings, self._store, titles) if settings.dicomweb.port else None
         self._health = Health({"ledger": self._reports.counts, "disk": self._spool.check_space})
 
     def run(self, stop: threading.Event) -> None:
@@ -166,10 +171,13 @@ class Listener:
             endpoints = serve_health(self._health, self._registry, host=http.host, port=http.listener_port)
             for server in self._servers:
                 server.start()
+            if self._web:
+                self._web.start()
+                log.info("STOW-RS at %s:%d", self._settings.dicomweb.host, self._web.port)
             rounds.start()
             log.info("listening as %s at %s", self._settings.listener.ae_title, self._place)
             stop.wait()
-            end_all(self._servers)
+            end_all([*self._servers, *([self._web] if self._web else [])])
             finished.set()
             self._woken.set()
             rounds.join(timeout=GRACE_S)
@@ -216,65 +224,3 @@ def open_spool(settings: Settings) -> Spool:
         minimum_free_bytes=settings.listener.minimum_free_mb << 20,
         maximum_instance_bytes=settings.listener.maximum_instance_mb << 20,
     )
-
-
-def bind_all(settings: Settings, service: StorageService, turned_away: TurnedAway) -> list[Server]:
-    """Take the plain port, the one for TLS, or both.
-
-    Raises:
-        SettingsError: a port is taken, a certificate is unusable, or neither port is wanted.
-    """
-    servers = [bind(settings, service, turned_away=turned_away)] if settings.listener.plain else []
-    chosen = settings.tls
-    if chosen.port:
-        tls = server_context(certificate=chosen.certificate, key=chosen.key, trusted=chosen.trusted)
-        servers.append(bind(settings, service, tls=tls, turned_away=turned_away))
-    if not servers:
-        raise SettingsError("listener.plain is false and tls.port is 0: set tls.port")
-    return servers
-
-
-def end_all(servers: Collection[Server]) -> None:
-    """Close the ports at once; open associations of all may finish."""
-    threads = [threading.Thread(target=server.stop, kwargs={"grace_s": GRACE_S}) for server in servers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def bind(
-    settings: Settings,
-    service: StorageService,
-    *,
-    tls: ssl.SSLContext | None = None,
-    turned_away: TurnedAway = lambda _address, _kind, _reason: None,
-) -> Server:
-    """Take one port.
-
-    Raises:
-        SettingsError: somebody else has it, or the address is not ours.
-    """
-    chosen = settings.listener
-    port = settings.tls.port if tls else chosen.port
-    try:
-        return Server(
-            service,
-            host=chosen.host,
-            port=port,
-            limits=Limits(
-                associations=chosen.maximum_associations,
-                associations_per_address=chosen.maximum_associations_per_address,
-                pdu_bytes=chosen.maximum_pdu_bytes,
-                association_timeout_s=chosen.association_timeout_s,
-                network_timeout_s=chosen.network_timeout_s,
-                pdu_timeout_s=chosen.pdu_timeout_s,
-                minimum_bytes_per_s=chosen.minimum_bytes_per_s,
-            ),
-            allows=lambda address: permitted(address, chosen.networks()),
-            tls=tls,
-            turned_away=turned_away,
-        )
-    except OSError as error:
-        name = "tls.port" if tls else "listener.port"
-        raise SettingsError(f"listener.host, {name}: cannot listen at {chosen.host}:{port}: {error.strerror}") from None

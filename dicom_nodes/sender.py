@@ -7,41 +7,42 @@ import logging
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from dicom_nodes.client import Destination, SendFile, send
+from dicom_nodes.client import send
+from dicom_nodes.confirmation import Confirmer
+from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
 from dicom_nodes.listener import HEARTBEAT_S, Round
+from dicom_nodes.outgoing import SendFile
+from dicom_nodes.requestor import Destination
 from dicom_nodes.status import Verdict, describe
+from dicom_nodes.web_client import store
 from service.audit.syslog import start_forwarding
 from service.audit.trail import open_trail
-from service.errors import SettingsError
 from service.health import Health, serve_health
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import Outbox
-from service.tls import client_context
+from service.types import DeliveryState
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from dicom_nodes.client import SendOutcome
-    from service.settings import Peer, Settings
+    from dicom_nodes.outgoing import SendOutcome
+    from dicom_nodes.web_client import WebDestination
+    from service.settings import Settings
     from service.types import Delivery
 
 log = logging.getLogger(__name__)
 
 BATCH = 10
 _BLOCK_BYTES = 1 << 20
-
-
-class UnknownDestinationError(Exception):
-    """The settings do not say where a destination is."""
 
 
 class Sender:
@@ -52,6 +53,7 @@ class Sender:
         self._settings = settings
         self._deliveries = Deliveries(engine)
         self._reports = Reports(engine)
+        self._confirmer = Confirmer(self._deliveries, settings)
         self._outbox = open_outbox(settings)
         self._registry = CollectorRegistry()
         self._registry.register(LedgerCollector(self._reports))
@@ -94,35 +96,45 @@ class Sender:
 
     def _dispatch(self, stop: threading.Event) -> None:
         for destination in self._deliveries.due_destinations():
-            current = self._threads.get(destination)
-            if current is None or not current.is_alive():
-                thread = threading.Thread(target=self._guarded, args=(destination, stop), daemon=True)
-                self._threads[destination] = thread
-                thread.start()
+            self._begin(f"sending to {destination}", partial(self.deliver, destination, stop))
+        for destination in self._deliveries.due_destinations(DeliveryState.SENT):
+            self._begin(f"confirming with {destination}", partial(self._confirmer.confirm, destination, stop))
 
-    def _guarded(self, destination: str, stop: threading.Event) -> None:
-        Round(f"sending to {destination}", 0.0, lambda: self.deliver(destination, stop)).run_if_due(0.0)
+    def _begin(self, task: str, step: Callable[[], object]) -> None:
+        """Do it in a thread of its own, unless that is still at it: a slow destination delays no other."""
+        current = self._threads.get(task)
+        if current is None or not current.is_alive():
+            thread = threading.Thread(target=Round(task, 0.0, step).run_if_due, args=(0.0,), daemon=True)
+            self._threads[task] = thread
+            thread.start()
 
     def _deliver_batch(self, destination: str, batch: list[Delivery], stop: threading.Event) -> int:
         try:
-            to = find_destination(self._settings, destination)
+            peer = find_peer(self._settings, destination)
+            to = destination_of(self._settings, peer)
         except UnknownDestinationError as error:
             self._postpone(batch, str(error))
             return 0
         intact = self._intact(batch)
-        return self._send(to, intact, stop) if intact else 0
+        return self._send(to, intact, stop, confirm=peer.confirm != "none") if intact else 0
 
-    def _send(self, to: Destination, intact: dict[Path, Delivery], stop: threading.Event) -> int:
+    def _send(
+        self, to: Destination | WebDestination, intact: dict[Path, Delivery], stop: threading.Event, *, confirm: bool
+    ) -> int:
         lease_ends = time.monotonic() + self._settings.sender.lease_s - to.timeout_s
         delivered = 0
         open_deliveries = dict(intact)
         self._audit_begin(to, intact.values())
-        with closing(send([_file(path, entry) for path, entry in intact.items()], to)) as outcomes:
+        files = [_file(path, entry) for path, entry in intact.items()]
+        with closing(send(files, to) if isinstance(to, Destination) else store(files, to)) as outcomes:
             for outcome in outcomes:
                 delivery = open_deliveries.pop(outcome.path)
                 self._note(delivery, to, outcome)
                 if outcome.verdict is Verdict.DELIVERED:
-                    self._deliveries.delivered(delivery, reason=outcome.reason)
+                    if confirm:
+                        self._deliveries.sent(delivery)
+                    else:
+                        self._deliveries.delivered(delivery, reason=outcome.reason)
                     delivered += 1
                 elif outcome.verdict is Verdict.REJECTED:
                     log.warning("job %s: %s rejected: %s", delivery.object.job_id, delivery.object.kind, outcome.reason)
@@ -134,13 +146,13 @@ class Sender:
                     break
         return delivered
 
-    def _audit_begin(self, to: Destination, batch: Iterable[Delivery]) -> None:
+    def _audit_begin(self, to: Destination | WebDestination, batch: Iterable[Delivery]) -> None:
         """Audit the first try of each job's objects; later ones only when they succeed or are over."""
         first_tries = [entry for entry in batch if entry.attempts == 0]
         for job in dict.fromkeys(entry.object.job_id for entry in first_tries):
             self._trail.sending([entry for entry in first_tries if entry.object.job_id == job], to.host)
 
-    def _note(self, delivery: Delivery, to: Destination, outcome: SendOutcome) -> None:
+    def _note(self, delivery: Delivery, to: Destination | WebDestination, outcome: SendOutcome) -> None:
         """Audit and count. Before the ledger: what it calls delivered is in the log, however this process ends."""
         self._metrics.deliveries.labels(delivery.destination, outcome.verdict).inc()
         if outcome.verdict is not Verdict.RETRY:
@@ -181,45 +193,6 @@ def run_sender(settings: Settings, stop: threading.Event) -> None:
 def open_outbox(settings: Settings) -> Outbox:
     """Return the outbox of the state directory."""
     return Outbox(settings.state.directory.absolute() / "outbox")
-
-
-def find_destination(settings: Settings, name: str) -> Destination:
-    """Look a destination up in `[peers]`: `@AE` by AE title, else by name.
-
-    Raises:
-        UnknownDestinationError: no section fits; the message says what to add.
-    """
-    if name.startswith("@"):
-        peer = next((entry for entry in settings.peers.values() if entry.ae_title == name[1:]), None)
-        missing = f"no [peers] section has AE title {name[1:]}: add one"
-    else:
-        peer = settings.peers.get(name)
-        missing = f"there is no section [peers.{name}]: add one"
-    if peer is None:
-        raise UnknownDestinationError(missing)
-    return Destination(
-        host=peer.host,
-        port=peer.port,
-        called=peer.ae_title,
-        calling=settings.sender.ae_title,
-        timeout_s=settings.sender.timeout_s,
-        tls=_context(settings, peer) if peer.tls else None,
-        certificate=peer.certificate if peer.tls else "",
-    )
-
-
-def _context(settings: Settings, peer: Peer) -> ssl.SSLContext:
-    chosen = settings.tls
-    try:
-        return client_context(
-            trusted=chosen.trusted,
-            certificate=chosen.certificate,
-            key=chosen.key,
-            # A certificate that is known by itself needs no name in it; hospitals' devices often have none.
-            check_name=not peer.certificate,
-        )
-    except SettingsError as error:
-        raise UnknownDestinationError(str(error)) from None
 
 
 def _file(path: Path, delivery: Delivery) -> SendFile:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from service.errors import SettingsError
 from service.validation import Strict, read_toml, validate
@@ -115,6 +115,7 @@ class Sender(Strict):
     first_retry_s: Seconds = 2.0
     longest_retry_s: Seconds = 300.0
     timeout_s: Seconds = 30.0
+    confirm_timeout_s: Seconds = 60.0
     lease_s: Seconds = 60.0
 
 
@@ -122,13 +123,33 @@ class Peer(Strict):
     """An application entity that results can be sent to."""
 
     ae_title: AeTitle
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)]
+    host: str = ""
+    port: Port = 0
+    url: str = ""
+    token: str = Field(default="", repr=False)
+    user: str = ""
+    password: str = Field(default="", repr=False)
+    trusted: str = ""
+    confirm: Literal["none", "commitment", "query"] = "none"
+    retrieve: Literal["get", "move"] = "move"
     outputs: tuple[str, ...] = ()
     tls: bool = False
     certificate: str = ""
     addresses: tuple[Network, ...] = ()
     maximum_associations: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Peer:
+        if self.url:
+            if self.host or self.port:
+                raise ValueError("give either url (DICOMweb) or host and port (DIMSE), not both")
+            if not self.url.startswith(("http://", "https://")):
+                raise ValueError("url begins with https:// (or http:// on a network that nobody else can read)")
+            if self.confirm == "commitment":
+                raise ValueError("confirm: DICOMweb has no storage commitment here; take 'query'")
+        elif not self.host or not self.port:
+            raise ValueError("give host and port (DIMSE), or url (DICOMweb)")
+        return self
 
 
 class Audit(Strict):
@@ -150,6 +171,17 @@ class Retention(Strict):
     audit_days: float = Field(default=0.0, ge=0)
     automatic: bool = False
     interval_h: float = Field(default=24.0, gt=0)
+
+
+class DicomWeb(Strict):
+    """The way in by STOW-RS, next to C-STORE."""
+
+    port: Port = 0
+    host: str = "127.0.0.1"
+    calling_ae_title: AeTitle = "STOW"
+    token: str = Field(default="", repr=False)
+    maximum_connections: int = Field(default=20, ge=1)
+    maximum_request_mb: int = Field(default=8192, ge=1)
 
 
 class Http(Strict):
@@ -194,6 +226,7 @@ class Settings(Strict):
     peers: dict[str, Peer] = {}
     audit: Audit = Audit()
     retention: Retention = Retention()
+    dicomweb: DicomWeb = DicomWeb()
     http: Http = Http()
     log: Log = Log()
     models: Models = Models()

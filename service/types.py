@@ -91,6 +91,8 @@ class DeliveryState(StrEnum):
     """Where one object stands on its way to one destination."""
 
     PENDING = "pending"
+    SENT = "sent"
+    """The peer took it, and is asked whether it has it."""
     DELIVERED = "delivered"
     REJECTED = "rejected"
 
@@ -124,6 +126,8 @@ class Delivery:
     attempts: int
     next_attempt_at: datetime
     reason: str
+    sent_at: datetime | None = None
+    """When the peer took it; None while it did not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
 
+_UIDS_AT_ONCE = 500
+
+
 class Outcome(StrEnum):
     """What became of an instance that arrived."""
 
@@ -63,6 +66,16 @@ class Arrivals(Ledger):
             found = select(instances.c.key).where(instances.c.key.in_(keys))
             also = select(set_aside.c.key).where(set_aside.c.key.in_(keys))
             return set(connection.execute(found.union(also)).scalars())
+
+    def recorded_uids(self, sop_instance_uids: Sequence[str]) -> set[str]:
+        """Tell which instances are here."""
+        found: set[str] = set()
+        with self.reading() as connection:
+            for start in range(0, len(sop_instance_uids), _UIDS_AT_ONCE):
+                some = sop_instance_uids[start : start + _UIDS_AT_ONCE]
+                here = select(instances.c.sop_instance_uid).where(instances.c.sop_instance_uid.in_(some))
+                found.update(connection.execute(here).scalars())
+        return found
 
     def _record(self, connection: Connection, entry: Arrival) -> Outcome:
         instance = entry.instance

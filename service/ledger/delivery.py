@@ -15,25 +15,28 @@ from service.types import Delivery, DeliveryState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Row
 
 
 class Deliveries(Ledger):
     """What a sender needs to know and to write down."""
 
-    def due_destinations(self) -> list[str]:
-        """Destinations for which something may be sent now."""
+    def due_destinations(self, state: DeliveryState = DeliveryState.PENDING) -> list[str]:
+        """Destinations for which something may be sent now, or asked for when it is `sent`."""
         with self.reading() as connection:
-            return list(connection.execute(select(deliveries.c.destination).where(self._due()).distinct()).scalars())
+            found = select(deliveries.c.destination).where(self._due(state)).distinct()
+            return list(connection.execute(found).scalars())
 
-    def claim(self, destination: str, *, lease_s: float, limit: int = 50) -> list[Delivery]:
+    def claim(
+        self, destination: str, *, lease_s: float, limit: int = 50, state: DeliveryState = DeliveryState.PENDING
+    ) -> list[Delivery]:
         """Take due deliveries of one destination, oldest first; another sender gets others."""
         now = self.clock()
         with self.writing() as connection:
             rows = connection.execute(
                 select(deliveries, objects)
                 .join_from(deliveries, objects)
-                .where(self._due(), deliveries.c.destination == destination)
+                .where(self._due(state), deliveries.c.destination == destination)
                 .order_by(deliveries.c.next_attempt_at, objects.c.job_id, objects.c.kind, objects.c.sop_instance_uid)
                 .limit(limit)
                 .with_for_update(skip_locked=True, of=deliveries)
@@ -44,17 +47,38 @@ class Deliveries(Ledger):
                 .where(deliveries.c.sop_instance_uid.in_(uids), deliveries.c.destination == destination)
                 .values(lease_until=now + lease_s)
             )
-        return [
-            Delivery(
-                object=object_from(row),
-                destination=destination,
-                state=DeliveryState(row.state),
-                attempts=row.attempts,
-                next_attempt_at=moment(row.next_attempt_at),
-                reason=row.reason,
-            )
-            for row in rows
-        ]
+        return [_delivery(row) for row in rows]
+
+    def sent(self, delivery: Delivery) -> None:
+        """The PACS took the object; it counts as delivered once the PACS says that it has it."""
+        now = self.clock()
+        self._settle(delivery, state=DeliveryState.SENT, reason="", next_attempt_at=now, transaction_uid="")
+
+    def asked(self, batch: Iterable[Delivery], *, transaction_uid: str, again_after_s: float, reason: str = "") -> None:
+        """Note under which name confirmation is asked for, and when to ask again if nothing comes."""
+        now = self.clock()
+        with self.writing() as connection:
+            for delivery in batch:
+                connection.execute(
+                    update(deliveries)
+                    .where(_this(delivery), deliveries.c.state == DeliveryState.SENT)
+                    .values(
+                        transaction_uid=transaction_uid,
+                        next_attempt_at=now + again_after_s,
+                        lease_until=0.0,
+                        reason=reason,
+                    )
+                )
+
+    def of_transaction(self, transaction_uid: str) -> list[Delivery]:
+        """Deliveries that wait for the answer to one request for commitment."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(deliveries, objects)
+                .join_from(deliveries, objects)
+                .where(deliveries.c.transaction_uid == transaction_uid, deliveries.c.state == DeliveryState.SENT)
+            ).all()
+            return [_delivery(row) for row in rows]
 
     def delivered(self, delivery: Delivery, *, reason: str = "") -> None:
         """The PACS has the object; `reason` holds its warning, if any."""
@@ -74,6 +98,7 @@ class Deliveries(Ledger):
                     update(deliveries)
                     .where(_this(delivery))
                     .values(
+                        state=DeliveryState.PENDING,
                         attempts=delivery.attempts + 1,
                         next_attempt_at=now + pause * random.uniform(0.5, 1.0),  # noqa: S311
                         lease_until=0.0,
@@ -82,7 +107,7 @@ class Deliveries(Ledger):
                     )
                 )
 
-    def _settle(self, delivery: Delivery, *, state: DeliveryState, reason: str) -> None:
+    def _settle(self, delivery: Delivery, *, state: DeliveryState, reason: str, **more: float | str) -> None:
         with self.writing() as connection:
             connection.execute(
                 update(deliveries)
@@ -93,19 +118,28 @@ class Deliveries(Ledger):
                     lease_until=0.0,
                     updated_at=self.clock(),
                     reason=reason,
+                    **more,
                 )
             )
 
-    def _due(self) -> ColumnElement[bool]:
+    def _due(self, state: DeliveryState) -> ColumnElement[bool]:
         now = self.clock()
-        return (
-            (deliveries.c.state == DeliveryState.PENDING)
-            & (deliveries.c.next_attempt_at <= now)
-            & (deliveries.c.lease_until <= now)
-        )
+        return (deliveries.c.state == state) & (deliveries.c.next_attempt_at <= now) & (deliveries.c.lease_until <= now)
 
 
 def _this(delivery: Delivery) -> ColumnElement[bool]:
     return (deliveries.c.sop_instance_uid == delivery.object.sop_instance_uid) & (
         deliveries.c.destination == delivery.destination
+    )
+
+
+def _delivery(row: Row[tuple[object, ...]]) -> Delivery:
+    return Delivery(
+        object=object_from(row),
+        destination=row.destination,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        next_attempt_at=moment(row.next_attempt_at),
+        reason=row.reason,
+        sent_at=moment(row.updated_at) if row.state == DeliveryState.SENT else None,
     )

@@ -9,7 +9,8 @@ import pytest
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
-from dicom_nodes.sender import Sender, find_destination, open_outbox, run_sender
+from dicom_nodes.destinations import find_destination
+from dicom_nodes.sender import Sender, open_outbox, run_sender
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.report import Reports

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_nodes.listener import Round, bind, open_spool
+from dicom_nodes.listener import Round, open_spool
 from dicom_nodes.peers import permitted
+from dicom_nodes.ports import bind
 from service.errors import SettingsError
 from service.settings import load_settings
 

@@ -1,0 +1,228 @@
+"""A small HTTP/1.1 server for large uploads: h11 parses, every wait has an end, memory is bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import h11
+
+from dicom_nodes.wire import Patience, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
+
+_BUFFER_BYTES = 1 << 18
+_MAXIMUM_HEADER_BYTES = 1 << 14
+_HEADER_S = 10.0
+_IDLE_S = 30.0
+_BYTES_PER_S = 1024.0
+_ACCEPT_POLL_S = 0.5
+_SEND_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebRequest:
+    """The head of a request."""
+
+    method: str
+    path: str
+    """Without the query."""
+    headers: dict[str, str]
+    """Names in lower case."""
+    address: str
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body, when the client says so."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdigit() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebAnswer:
+    """An answer."""
+
+    status: int
+    content: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class WebService(Protocol):
+    """What requests are served with."""
+
+    def answer(self, request: WebRequest, body: Iterator[bytes]) -> WebAnswer:
+        """Answer a request. The body comes as it arrives; what is not read of it ends the connection."""
+
+
+class WebServer:
+    """Accepts connections on one port, each in a thread, up to a limit."""
+
+    def __init__(
+        self,
+        service: WebService,
+        *,
+        host: str,
+        port: int,
+        maximum_connections: int,
+        allows: Callable[[str], bool] = lambda _address: True,
+    ) -> None:
+        """Bind the port; `start` begins to accept.
+
+        Raises:
+            OSError: the port cannot be bound.
+        """
+        self._service = service
+        self._allows = allows
+        self._free = threading.BoundedSemaphore(maximum_connections)
+        self._stopping = threading.Event()
+        self._open: set[Wire] = set()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=64)
+        self._socket.settimeout(_ACCEPT_POLL_S)
+        self.port: int = self._socket.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept, name="accept http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._acceptor.start()
+
+    def stop(self, *, grace_s: float) -> None:
+        """Accept no more; let requests finish for a while, then end them."""
+        self._stopping.set()
+        self._acceptor.join()
+        self._socket.close()
+        deadline = time.monotonic() + grace_s
+        while self._open and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for wire in list(self._open):
+            wire.abort()
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, peer = self._socket.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                log.warning("a connection could not be accepted: %s", error.strerror)
+                self._stopping.wait(0.05)
+                continue
+            address = peer[0].removeprefix("::ffff:")
+            if not self._allows(address) or not self._free.acquire(blocking=False):
+                log.warning("connection from %s closed: not permitted, or too many at once", address)
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, address: str) -> None:
+        wire = Wire(connection)
+        self._open.add(wire)
+        try:
+            _Conversation(wire, address, self._service).run(self._stopping)
+        except (OSError, h11.ProtocolError):
+            log.debug("connection from %s ended", address)
+        except Exception as error:  # noqa: BLE001 -- the last frame of this thread
+            log.error("connection from %s ended: %s", address, type(error).__name__)  # noqa: TRY400
+        finally:
+            self._open.discard(wire)
+            self._free.release()
+            connection.close()
+
+
+class _Conversation:
+    """One connection: requests in turn."""
+
+    def __init__(self, wire: Wire, address: str, service: WebService) -> None:
+        self._wire = wire
+        self._address = address
+        self._service = service
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAXIMUM_HEADER_BYTES)
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Serve until one side has enough."""
+        while not stopping.is_set():
+            # The head as a whole must come in time; a body must keep up a pace.
+            self._patience = Patience(_HEADER_S, bytes_per_s=float("inf"))
+            try:
+                event = self._next()
+            except h11.RemoteProtocolError as error:
+                self._send(WebAnswer(status=error.error_status_hint, content=b"this is no HTTP request\n"), close=True)
+                return
+            if not isinstance(event, h11.Request):
+                return
+            self._answer(event)
+            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+                self._wire.finish()
+                return
+            self._http.start_next_cycle()
+
+    def _answer(self, event: h11.Request) -> None:
+        request = WebRequest(
+            method=event.method.decode("ascii"),
+            path=event.target.decode("latin-1").partition("?")[0],
+            headers={name.decode("latin-1").lower(): text.decode("latin-1") for name, text in event.headers},
+            address=self._address,
+        )
+        self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
+        body = self._body()
+        try:
+            answer = self._service.answer(request, body)
+        except (OSError, h11.ProtocolError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- the client must hear that it failed
+            log.error("a request could not be answered: %s", type(error).__name__)  # noqa: TRY400
+            answer = WebAnswer(status=500, content=b"internal failure\n")
+        # A client that asked before sending gets its answer instead of a "100 Continue".
+        unread = self._http.their_state is not h11.DONE
+        if unread and not self._http.they_are_waiting_for_100_continue:
+            unread = next(body, None) is not None or self._http.their_state is not h11.DONE
+        self._send(answer, close=unread)
+
+    def _body(self) -> Iterator[bytes]:
+        while True:
+            if self._http.they_are_waiting_for_100_continue:
+                self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+            event = self._next()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+            else:
+                raise ConnectionResetError
+
+    def _next(self) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            event = self._http.next_event()
+            if not isinstance(event, type) or event is h11.PAUSED:
+                return event
+            count = self._wire.receive_into(self._buffer, self._patience)
+            self._http.receive_data(bytes(self._buffer[:count]))
+
+    def _send(self, answer: WebAnswer, *, close: bool) -> None:
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.content))),
+            ("Cache-Control", "no-store"),
+            *answer.headers.items(),
+        ]
+        if close:
+            headers.append(("Connection", "close"))
+        with contextlib.suppress(h11.LocalProtocolError):
+            self._write(self._http.send(h11.Response(status_code=answer.status, headers=headers)))
+            self._write(self._http.send(h11.Data(data=answer.content)))
+            self._write(self._http.send(h11.EndOfMessage()))
+
+    def _write(self, data: bytes | None) -> None:
+        if data:
+            self._wire.send(data, timeout_s=_SEND_S)
