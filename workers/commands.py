@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,8 @@ from workers.app import run_worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workers.pipeline import Analyst
+    from service.pipelines import Pipeline
+    from workers.pipeline import Analysis, Analyst
 
 from pathlib import Path
 
@@ -43,10 +45,16 @@ def worker(ctx: click.Context) -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for results.")
 @click.option("--pipeline", default="", help="Name of an enabled pipeline; default: the first.")
+@click.option("--methods", default="", help="Names with commas between, or all; default: the pipeline's own.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
-def explain(ctx: click.Context, paths: tuple[Path, ...], out: Path, pipeline: str, as_json: bool) -> None:
-    """Explain files, folders or a DICOMDIR without any network; leaves DICOM objects and pictures in --out."""
+def explain(
+    ctx: click.Context, paths: tuple[Path, ...], *, out: Path, pipeline: str, methods: str, as_json: bool
+) -> None:
+    """Explain files, folders or a DICOMDIR without any network.
+
+    Leaves DICOM objects, pictures and one page to look at, index.html, in --out.
+    """
     # torch is heavy: a wrong option must be told before it is loaded.
     settings = settings_of(ctx)
     entries = load_pipelines(settings)
@@ -56,13 +64,24 @@ def explain(ctx: click.Context, paths: tuple[Path, ...], out: Path, pipeline: st
         raise UsageError(f"pipeline '{pipeline}' is not enabled; enabled: {names}")
     from workers.pipeline import Analyst  # noqa: PLC0415
 
-    rows = explain_files(Analyst(chosen[0], settings), dicom_files(paths), out)
+    rows = explain_files(Analyst(_with_methods(chosen[0], methods), settings), dicom_files(paths), out)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         _print(rows, out)
     if not rows or any(row.reason for row in rows):
         ctx.exit(1)
+
+
+def _with_methods(pipeline: Pipeline, methods: str) -> Pipeline:
+    """Return the pipeline with other methods; its own default stays the first when all are wanted."""
+    if not methods:
+        return pipeline
+    known = sorted(entry.name for entry in entry_points(group="pellucid.explainers"))
+    names = [*pipeline.explainers, *known] if methods == "all" else [name.strip() for name in methods.split(",")]
+    explainers = tuple(dict.fromkeys(names))
+    own = {name: values for name, values in pipeline.parameters.items() if name in explainers}
+    return pipeline.model_copy(update={"explainers": explainers, "parameters": own})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,19 +101,25 @@ class ExplainedFile:
 def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
     """Analyse files one by one; a refused one does not stop the others."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    from workers.explain_page import Film, write_page  # noqa: PLC0415 - torch comes with it
+
+    rows, films = [], []
     for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
+        stem = f"{number:04d}-{file.stem}"
         try:
-            rows.append(_explain_file(analyst, file, out, f"{number:04d}-{file.stem}"))
+            analysis = analyst.analyse(
+                file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=datetime.now(UTC).replace(microsecond=0)
+            )
         except PellucidError as error:
             rows.append(ExplainedFile(file=str(file), reason=str(error)))
+            continue
+        rows.append(_write_objects(analysis, file, out, stem))
+        films.append(Film(name=file.name, stem=stem, analysis=analysis))
+    write_page(films, [(Path(row.file).name, row.reason) for row in rows if row.reason], out)
     return rows
 
 
-def _explain_file(analyst: Analyst, file: Path, out: Path, stem: str) -> ExplainedFile:
-    analysis = analyst.analyse(
-        file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=datetime.now(UTC).replace(microsecond=0)
-    )
+def _write_objects(analysis: Analysis, file: Path, out: Path, stem: str) -> ExplainedFile:
     written = []
     for entry in analysis.objects:
         path = out / f"{stem}.{entry.kind}.dcm"
@@ -128,4 +153,4 @@ def _print(rows: Sequence[ExplainedFile], out: Path) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    console.print(f"Objects and pictures: {out}. Research use; not for primary diagnosis.")
+    console.print(f"Objects, pictures and the page index.html: {out}. Research use; not for primary diagnosis.")

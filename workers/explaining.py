@@ -14,7 +14,7 @@ from service.types import Assessment, Attribution, Verdict
 from workers.assessors.agreement import contradictions
 from workers.assessors.budget import Clock, memory_errors
 from workers.assessors.case import Scene, Subject
-from workers.assessors.consensus import METHOD, TITLE, consensus, medians
+from workers.assessors.consensus import FEWEST, METHOD, TITLE, consensus, medians
 from workers.assessors.loading import load_assessors
 from workers.assessors.regions import find_regions
 from workers.assessors.verdict import EMPTY, judge, with_thresholds
@@ -118,8 +118,10 @@ def explain_input(
         passed = verdicts.passed(label)
         found = contradictions(passed, classifier.card.labels[label].name)
         sentences += found
-        if limits.consensus and (joined := consensus(passed, *run.scene.grid)):
-            attributions.append(verdicts.of_consensus(joined, label, passed, divided=bool(found)))
+        members = verdicts.members(label)
+        if limits.consensus and (joined := consensus(members, *run.scene.grid)):
+            divided = bool(contradictions(members, ""))
+            attributions.append(verdicts.of_consensus(joined, label, members, divided=divided))
     return Explained(
         attributions=tuple(attributions),
         contradictions=tuple(sentences),
@@ -219,6 +221,12 @@ class _Verdicts:
             for key, subject in self._run.subjects.items()
             if subject.label == label and self._assessed[key].verdict is not Verdict.NOT_SHOWN
         ]
+
+    def members(self, label: int) -> list[Subject]:
+        """Return the maps that a consensus joins: the reliable ones, or all that passed when those are too few."""
+        passed = self.passed(label)
+        best = [s for s in passed if self._assessed[s.method, s.label].verdict is Verdict.RELIABLE]
+        return best if len(best) >= FEWEST else passed
 
     def of_method(self, name: str) -> list[Attribution]:
         """Return the attributions of one method, one for each label."""

@@ -29,7 +29,7 @@ class Agreement:
 
     name = "agreement"
     comparative = True
-    criteria = (
+    criteria: tuple[Criterion, ...] = (
         Criterion(
             measure="agreement-top",
             higher_is_better=True,
@@ -92,7 +92,7 @@ def contradictions(subjects: Sequence[Subject], finding: str) -> tuple[str, ...]
             shared = top_overlap(first.cells, second.cells)
             if shared <= CONTRADICTION:
                 sentences.append(
-                    f"{first.title} and {second.title} contradict each other on {finding}: of the tenth of the image "
+                    f"{first.title} and {second.title} mark different places for {finding}: of the tenth of the image "
                     f"that each marks most, {shared:.0%} is common to both ({TOP:.0%} by chance)."
                 )
     return tuple(sentences)

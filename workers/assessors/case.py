@@ -36,6 +36,9 @@ class Criterion:
     """Beyond it the verdict is `not shown`; None: never for this measure alone."""
     reason: str
     """For a radiologist; `{value}` and `{baseline}` are replaced by the figures in the measure's unit."""
+    chance: float | None = None
+    """What a map that knows nothing reaches. A proposed threshold for caution is no laxer than that where higher is
+    better, and no stricter where lower is better. None: chance depends on the image."""
     required: bool = True
     """Whether the verdict cannot be `reliable` while the figure is missing."""
 

@@ -33,14 +33,15 @@ class Faithfulness:
 
     name = "faithfulness"
     comparative = False
-    criteria = (
+    criteria: tuple[Criterion, ...] = (
         Criterion(
             measure="faithfulness",
             higher_is_better=True,
-            caution=0.05,
-            hide=0.0,
+            caution=0.0,
+            hide=-0.1,
             reason="Covering what the map marks changes the model's answer hardly more than covering random places "
             "(difference {value}).",
+            chance=0.0,
         ),
     )
 

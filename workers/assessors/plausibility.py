@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from service.types import Measure
 from workers.assessors.case import Criterion, Scene, Subject
+from workers.assessors.regions import BORDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Plausibility:
 
     name = "plausibility"
     comparative = False
-    criteria = (
+    criteria: tuple[Criterion, ...] = (
         Criterion(
             measure="energy-lungs",
             higher_is_better=True,
@@ -52,6 +53,7 @@ class Plausibility:
             caution=0.25,
             hide=0.5,
             reason="{value} of the map lies on the film's border.",
+            chance=1 - (1 - 2 * BORDER) ** 2,
         ),
         Criterion(
             measure="energy-text",

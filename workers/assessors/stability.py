@@ -45,7 +45,7 @@ class Stability:
 
     name = "stability"
     comparative = False
-    criteria = (
+    criteria: tuple[Criterion, ...] = (
         _criterion("stability-noise", "a little noise is added"),
         _criterion("stability-turn", "the film is turned by 2 degrees"),
         _criterion("stability-shift", "the film is shifted by 2 %"),

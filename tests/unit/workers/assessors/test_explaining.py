@@ -144,7 +144,7 @@ def test_contradictions_are_sentences_about_maps_that_passed(model: PackagedClas
     lax = {"faithfulness": {"caution": -9.0, "hide": -9.0}}
     result = explained(model, [Honest("honest"), Fixed("fixed")], thresholds=lax)
     (sentence,) = result.contradictions
-    assert "Honest and Fixed contradict each other on Bright spot" in sentence
+    assert "Honest and Fixed mark different places for Bright spot" in sentence
     assert verdicts(result)["consensus"] is not Verdict.RELIABLE
 
 
