@@ -6,17 +6,17 @@ STAMP := $(VENV)/.installed
 APT := orthanc dcmtk dicom3tools redis-server postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench clean
+.PHONY: help install tools demo test check lint format train evaluate bench constraints sbom audit-dependencies clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch alone and first: a plain resolution would bring several GB of CUDA libraries
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[cpu,test]'
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[cpu,test]'
 	@touch $@
 
 install: $(STAMP) ## set up .venv with everything for a CPU
@@ -43,6 +43,18 @@ format: install ## put the code into form
 
 bench: install ## turnaround of studies through the whole service
 	$(BIN)/pellucid bench turnaround
+
+constraints: install ## pin what is installed here into constraints.txt
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f > constraints.txt
+
+sbom: install ## write a CycloneDX bill of materials of what is installed into build/sbom.json
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[security]'
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --of JSON -o build/sbom.json $(BIN)/python
+
+audit-dependencies: install ## look the pinned dependencies up among known weaknesses (needs the network)
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[security]'
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what was built; keeps pellucid-data
 	rm -rf $(VENV) demo-out runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

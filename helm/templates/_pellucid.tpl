@@ -1,0 +1,98 @@
+{{- define "pellucid.labels" -}}
+app.kubernetes.io/name: pellucid
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "pellucid.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* Settings for pellucid.toml: what the chart decides stands above what the user wrote. */}}
+{{- define "pellucid.settings" -}}
+{{- $fixed := dict
+  "state" (dict "directory" "/var/lib/pellucid")
+  "listener" (dict "host" "0.0.0.0" "port" (int .Values.listener.port) "plain" .Values.listener.plain)
+  "worker" (dict "device" (ternary "cuda:0" "cpu" (eq .Values.worker.device "cuda")))
+  "http" (dict "host" "0.0.0.0" "listener_port" 9464 "worker_port" 9465 "sender_port" 9466)
+  "log" (dict "format" "json") -}}
+{{- if .Values.secrets.tls }}
+{{- $_ := set $fixed "tls" (dict "port" (int .Values.listener.tlsPort) "certificate" "/etc/pellucid-tls/tls.crt"
+  "key" "/etc/pellucid-tls/tls.key" "trusted" "/etc/pellucid-tls/ca.crt") -}}
+{{- else if not .Values.listener.plain }}
+{{- fail "listener.plain is false and secrets.tls is empty: nothing would listen" }}
+{{- end }}
+{{- toToml (mergeOverwrite (deepCopy .Values.settings) $fixed) }}
+{{- end }}
+
+{{/* Seconds that a worker gets to finish its task: longer than any task may take. */}}
+{{- define "pellucid.workerGrace" -}}
+{{- $limit := dig "worker" "task_time_limit_s" 300.0 .Values.settings -}}
+{{ add (int $limit) 60 }}
+{{- end }}
+
+{{- define "pellucid.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "pellucid.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "pellucid.environment" -}}
+- name: PELLUCID__LEDGER__DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.secrets.connections }}, key: database-url}}
+- name: PELLUCID__QUEUE__BROKER_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.secrets.connections }}, key: broker-url}}
+{{- end }}
+
+{{- define "pellucid.mounts" -}}
+- {name: settings, mountPath: /etc/pellucid, readOnly: true}
+- {name: state, mountPath: /var/lib/pellucid}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.secrets.tls }}
+- {name: tls, mountPath: /etc/pellucid-tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "pellucid.volumes" -}}
+- name: settings
+  configMap: {name: {{ .Release.Name }}-settings}
+- name: state
+  persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim | default (printf "%s-state" .Release.Name) }}}
+- name: tmp
+  emptyDir: {sizeLimit: 2Gi}
+{{- if .Values.secrets.tls }}
+- name: tls
+  secret: {secretName: {{ .Values.secrets.tls }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
+{{/*
+Not alive: the main loop stands still, and a restart helps. Not ready: ledger or disk is away; a restart would
+not help, and Kubernetes sends no associations here meanwhile. The start probe allows a model to be loaded.
+*/}}
+{{- define "pellucid.probes" -}}
+startupProbe:
+  httpGet: {path: /health/live, port: http}
+  periodSeconds: 5
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /health/live, port: http}
+  periodSeconds: 15
+  timeoutSeconds: 5
+  failureThreshold: 4
+readinessProbe:
+  httpGet: {path: /health/ready, port: http}
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end }}

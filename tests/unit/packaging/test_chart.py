@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+from charts import CHART, RELEASE, named, pods, render, settings
+from prometheus_client import CollectorRegistry
+
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.metrics import LedgerCollector, ListenerMetrics, SenderMetrics, WorkerMetrics
+from service.queue import QUEUES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACS = {"peers": {"pacs": {"ae_title": "PACS", "host": "pacs.example", "port": 104}}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as shipped": {},
+    "TLS alone": {"secrets": {"connections": "c", "tls": "t"}, "listener": {"plain": False}},
+    "CPU, no scaling": {"worker": {"device": "cpu", "gpus": 0}, "autoscaling": {"enabled": False}},
+    "a long task": {"settings": {"worker": {"task_time_limit_s": 1800.0}, **PACS}},
+    "everything": {
+        "image": {"repository": "images.example/pellucid", "tag": "1"},
+        "imagePullSecrets": [{"name": "pull"}],
+        "settings": PACS,
+        "secrets": {"connections": "c", "tls": "t"},
+        "state": {"existingClaim": "claim"},
+        "listener": {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "networkPolicy": {"peers": ["10.20.0.0/16"], "egress": [{"cidr": "10.20.1.5/32", "port": 104}]},
+        "monitoring": {"podMonitor": True, "rules": True, "dashboard": True},
+    },
+}
+OF_OPERATORS = {"ScaledObject", "PodMonitor", "PrometheusRule"}
+"""Kinds of operators, whose schemas are not Kubernetes' own."""
+
+
+@pytest.fixture(params=VARIANTS.values(), ids=list(VARIANTS))
+def values(request: pytest.FixtureRequest) -> dict[str, Any]:
+    chosen: dict[str, Any] = request.param
+    return chosen
+
+
+@pytest.fixture
+def manifests(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return render(values)
+
+
+def test_the_chart_has_no_lint_findings(values: dict[str, Any]) -> None:
+    report = helm_python.lint(CHART, values, strict=True)
+    assert report["errors"] == []
+    assert [entry for entry in report["messages"] if entry["error"] != "icon is recommended"] == []
+
+
+def test_every_manifest_fits_kubernetes_own_schema(manifests: list[dict[str, Any]]) -> None:
+    own = [entry for entry in manifests if entry["kind"] not in OF_OPERATORS]
+    assert {"Deployment", "Service", "ConfigMap", "CronJob", "PodDisruptionBudget"} <= {entry["kind"] for entry in own}
+    for entry in own:
+        kubernetes_validate.validate(entry, "1.31", strict=True)
+
+
+def test_the_settings_are_settings(manifests: list[dict[str, Any]], values: dict[str, Any], tmp_path: Path) -> None:
+    found = settings(manifests, tmp_path)
+    assert found.http.host == "0.0.0.0"  # noqa: S104 -- a pod's own address, behind a NetworkPolicy
+    assert found.listener.known_peers_only is True
+    assert found.listener.plain is (values.get("listener", {}).get("plain", True))
+    assert bool(found.tls.port) is bool(values.get("secrets", {}).get("tls"))
+    if "peers" in values.get("settings", {}):
+        assert found.peers["pacs"].port == 104
+
+
+def test_a_worker_gets_longer_to_end_than_a_task_may_take(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
+    limit = settings(manifests, tmp_path).worker.task_time_limit_s
+    assert pods(manifests)["worker"]["terminationGracePeriodSeconds"] > limit
+
+
+def test_no_pod_is_root_writes_its_root_or_knows_the_cluster(manifests: list[dict[str, Any]]) -> None:
+    found = pods(manifests)
+    assert set(found) == {"listener", "worker", "sender", "purge"}
+    for pod in found.values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            secured = container["securityContext"]
+            assert secured["readOnlyRootFilesystem"] is True
+            assert secured["allowPrivilegeEscalation"] is False
+            assert secured["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]]) -> None:
+    assert not [entry for entry in manifests if entry["kind"] == "Secret"]
+    for pod in pods(manifests).values():
+        for container in pod["containers"]:
+            sources = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in container["env"]}
+            assert sources == {
+                "PELLUCID__LEDGER__DATABASE_URL": "database-url",
+                "PELLUCID__QUEUE__BROKER_URL": "broker-url",
+            }
+
+
+def test_probes_ask_the_port_of_their_process(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
+    http = settings(manifests, tmp_path).http
+    for name, port in (("listener", http.listener_port), ("worker", http.worker_port), ("sender", http.sender_port)):
+        (container,) = pods(manifests)[name]["containers"]
+        ports = {entry["name"]: entry["containerPort"] for entry in container["ports"]}
+        assert ports["http"] == port
+        assert container["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
+        assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
+
+
+def test_a_gpu_is_asked_for_only_with_cuda() -> None:
+    (with_gpu,) = pods(render())["worker"]["containers"]
+    assert with_gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert with_gpu["image"].endswith("-cuda")
+    (without,) = pods(render(VARIANTS["CPU, no scaling"]))["worker"]["containers"]
+    assert "nvidia.com/gpu" not in without["resources"]["limits"]
+    assert without["image"].endswith("-cpu")
+
+
+def test_the_scaler_reads_the_queues_that_are_used() -> None:
+    scaler = named(render(), "ScaledObject", f"{RELEASE}-worker")
+    assert tuple(entry["metadata"]["listName"] for entry in scaler["spec"]["triggers"]) == QUEUES
+    assert "replicas" not in named(render(), "Deployment", f"{RELEASE}-worker")["spec"]
+
+
+def test_nobody_gets_in_until_peers_are_named() -> None:
+    closed = named(render(), "NetworkPolicy", f"{RELEASE}-dicom")
+    assert closed["spec"]["ingress"] == []
+    named_peers = named(render(VARIANTS["everything"]), "NetworkPolicy", f"{RELEASE}-dicom")
+    (rule,) = named_peers["spec"]["ingress"]
+    assert rule["from"] == [{"ipBlock": {"cidr": "10.20.0.0/16"}}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"listner": {}}, "listner"),
+        ({"worker": {"gpus": 2}}, "gpus"),
+        ({"listener": {"replicas": 0}}, "replicas"),
+        ({"networkPolicy": {"peers": ["everybody"]}}, "peers"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_name(wrong: dict[str, Any], says: str) -> None:
+    chart = helm_python.Chart.load(CHART)
+    with pytest.raises(helm_python.HelmError, match=says):
+        chart.validate_schema(chart.merge_values(wrong))
+
+
+def test_a_listener_without_any_port_is_refused() -> None:
+    with pytest.raises(helm_python.HelmError, match="nothing would listen"):
+        render({"listener": {"plain": False}})
+
+
+def test_alerts_and_dashboard_name_metrics_that_exist(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    known = {metric.name for metric in LedgerCollector(Reports(engine)).collect()}
+    engine.dispose()
+    for make in (ListenerMetrics, WorkerMetrics, SenderMetrics):
+        registry = CollectorRegistry()
+        make(registry)
+        for metric in registry.collect():
+            known |= {metric.name, f"{metric.name}_total", f"{metric.name}_bucket", f"{metric.name}_count"}
+    files = CHART / "files"
+    rules = yaml.safe_load((files / "alerts.yaml").read_text())
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    dashboard = json.loads((files / "dashboard.json").read_text())
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = {name for text in expressions for name in re.findall(r"pellucid_\w+", text)}
+    assert len(used) > 10
+    assert used <= known
+
+
+def test_every_alert_is_explained_to_the_operator() -> None:
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    guide = (CHART.parent / "docs" / "operations.md").read_text()
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        assert f"### {rule['alert']}\n" in guide
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
