@@ -33,6 +33,13 @@ WARM_UP = 0.15
 """Share of all steps in which the learning rate rises."""
 
 
+class Teacher(Protocol):
+    """A trained model that is asked about films as they are augmented."""
+
+    def __call__(self, films: torch.Tensor) -> torch.Tensor:
+        """Return logits (batch, 1) of films (batch, 1, rows, columns) in [0, 1]."""
+
+
 class Watcher(Protocol):
     """Hears how a run goes."""
 
@@ -61,7 +68,7 @@ class Run:
     device: torch.device
     network: nn.Module
     average: nn.Module
-    teacher: nn.Module | None
+    teacher: Teacher | None
     optimizer: torch.optim.Optimizer
     steps: int
     """Of the whole run."""
@@ -87,7 +94,7 @@ def train(
     resume: bool,
     device: torch.device,
     watcher: Watcher,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     start: nn.Module | None = None,
 ) -> Outcome:
     """Train to the end, from the start or from `checkpoint`; the result does not depend on which.
@@ -108,7 +115,7 @@ def train(
     return Outcome(network=run.average.eval(), epoch=run.best_epoch, history=run.history)
 
 
-def _start(settings: TrainingSettings, training: Corpus, device: torch.device, teacher: nn.Module | None) -> Run:
+def _start(settings: TrainingSettings, training: Corpus, device: torch.device, teacher: Teacher | None) -> Run:
     torch.manual_seed(settings.seed)
     wanted = settings.optimisation
     network = build_graph(settings.package.graph, labels=1).to(device)
@@ -168,11 +175,10 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
     for group in run.optimizer.param_groups:
         group["lr"] = wanted.learning_rate * one_cycle(run.done / run.steps)
     batch = augment(example.batch, generator, wanted.augmentation).to(run.device)
-    films = standardize(batch.films)
     smooth = example.truth.to(run.device) * (1 - wanted.label_smoothing) + 0.5 * wanted.label_smoothing
-    truth = _taught(run, films, smooth)
+    truth = _taught(run, batch.films, smooth)
     side = _side(run, run.done)
-    films = resize(films, side, side).contiguous(memory_format=torch.channels_last)
+    films = standardize(resize(batch.films, side, side)).contiguous(memory_format=torch.channels_last)
     run.network.train()
     with Activation(run.network, run.settings.package.cam_layer) as activation:
         with autocast(run.device, enabled=wanted.bfloat16):
@@ -204,7 +210,7 @@ def _taught(run: Run, films: torch.Tensor, target: torch.Tensor) -> torch.Tensor
         return target
     weight = run.settings.distillation.weight
     with torch.no_grad(), autocast(run.device, enabled=run.settings.optimisation.bfloat16):
-        logits = run.teacher(films.contiguous(memory_format=torch.channels_last))
+        logits = run.teacher(films)
     return (1 - weight) * target + weight * torch.sigmoid(logits.float())
 
 

@@ -46,7 +46,7 @@ def prepare(
     """
     films = find_films(data, negative=settings.data.negative, positive=settings.data.positive)
     parts = split_by_patient(films, share=settings.data.validation_share, seed=settings.seed)
-    size = {"rows": settings.package.input.rows, "columns": settings.package.input.columns}
+    size = {"rows": settings.data.side, "columns": settings.data.side}
     advance = progress("reading films", len(films))
     training, validation = (
         decode(part, **size, cache=runs / f"{name}.npz", advance=advance)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.models.package import load_package
+from workers.preprocess import resize, standardize
 from workers.training.calibrate import calibrate, choose_points
 from workers.training.loop import train
 from workers.training.prepare import prepare
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from torch import nn
 
     from service.types import OperatingPoint
-    from workers.training.loop import Outcome, Watcher
+    from workers.training.loop import Outcome, Teacher, Watcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ def run_training(
         resume=resume,
         device=device,
         watcher=watcher,
-        teacher=_network(base, settings.distillation.teacher, device),
-        start=_network(base, settings.start, device),
+        teacher=_teacher(base / settings.distillation.teacher, device) if settings.distillation.teacher else None,
+        start=load_package(base / settings.start, device).network if settings.start else None,
     )
     _round_to_half(outcome)
     found = examine(
@@ -91,8 +91,14 @@ def run_training(
     return Trained(folder=folder, epoch=outcome.epoch, scores=found.scores, points=points)
 
 
-def _network(base: Path, package: str, device: torch.device) -> nn.Module | None:
-    return load_package(base / package, device).network if package else None
+def _teacher(package: Path, device: torch.device) -> Teacher:
+    classifier = load_package(package, device)
+    expected = classifier.card.input
+
+    def ask(films: torch.Tensor) -> torch.Tensor:
+        return classifier.logits(standardize(resize(films, expected.rows, expected.columns)))
+
+    return ask
 
 
 def _round_to_half(outcome: Outcome) -> None:

@@ -121,7 +121,7 @@ def _run(
         return np.zeros(0), torch.zeros((0, 1, 1, 1))
     logits, maps = [], []
     for chunk in torch.split(films, CHUNK):
-        logits.append(network(resize(standardize(chunk), side, side).to(device))[:, 0].double().cpu())
+        logits.append(network(standardize(resize(chunk, side, side)).to(device))[:, 0].double().cpu())
         maps.append(activation.map().cpu())
     return torch.cat(logits).numpy(), torch.cat(maps)
 

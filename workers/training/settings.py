@@ -22,6 +22,8 @@ class Data(Strict):
     """Sub-folder or label of the films without the finding."""
     positive: str = "PNEUMONIA"
     """Sub-folder or label of the films with it."""
+    side: int = Field(default=224, gt=0)
+    """Films are kept and augmented as squares of so many pixels; the network may see them smaller."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the patients whose films only choose epoch, calibration and thresholds."""
 

@@ -27,6 +27,7 @@ runs = "runs"
 output = "package"
 [data]
 folder = "films"
+side = 64
 validation_share = 0.25
 [optimisation]
 epochs = 2
