@@ -27,6 +27,7 @@ _UNITS = {
     "1": "no units",
     "%": "Percent",
     "mm": "millimeter",
+    "{pixels}": "pixels",
     "mm2": "Square millimeter",
     "s": "seconds",
     "[hnsf'U]": "Hounsfield unit",

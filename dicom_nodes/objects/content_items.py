@@ -21,6 +21,7 @@ CONTEXT = "HAS OBS CONTEXT"
 MODIFIER = "HAS CONCEPT MOD"
 PROPERTIES = "HAS PROPERTIES"
 SELECTED = "SELECTED FROM"
+ACQUISITION = "HAS ACQ CONTEXT"
 
 
 def container(name: Code, children: Sequence[Dataset], *, template: str = "", relationship: str = CONTAINS) -> Dataset:

@@ -15,6 +15,7 @@ from dicom_nodes.objects import codes, narrative, subject
 from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import Kind, start
+from dicom_nodes.objects.image_library import image_library
 from dicom_nodes.objects.measurement_groups import measurement_groups
 from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.report_document import add_document, language, observer, procedure_reported
@@ -98,6 +99,7 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
             language(),
             *observer(about.result.model, about.result.software_version),
             procedure_reported(about.images[0]),
+            image_library(about),
             content.container(dcm("126010", "Imaging Measurements"), measurement_groups(about)),
             content.container(_QUALITATIVE, _evaluations(about)),
         ],

@@ -245,3 +245,27 @@ def test_only_reports_are_predecessors(source: Make, saved: Save, result: Result
     (item,) = report(saved(source()), result, supersedes=before).PredecessorDocumentsSequence
     (instance,) = item.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert instance.ReferencedSOPInstanceUID == "1.2.3"
+
+
+def test_the_image_library_says_of_the_source_what_it_says_itself(source: Make, saved: Save, result: Results) -> None:
+    written = report(saved(source(ImagerPixelSpacing=["0.2", "0.1"], Modality="DX")), result)
+    (library,) = named(written, "111028")
+    told = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: item
+        for item in walk(library)
+        if "ConceptNameCodeSequence" in item and item.RelationshipType == "HAS ACQ CONTEXT"
+    }
+    assert told["Modality"].ConceptCodeSequence[0].CodeValue == "DX"
+    assert told["Patient Orientation Row"].TextValue == "L"
+    assert told["Horizontal Pixel Spacing"].MeasuredValueSequence[0].NumericValue == pytest.approx(0.1)
+    assert told["Pixel Data Rows"].MeasuredValueSequence[0].NumericValue == 48
+    (image,) = [item for item in walk(library) if item.ValueType == "IMAGE"]
+    assert (
+        image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        == written.CurrentRequestedProcedureEvidenceSequence[0]
+        .ReferencedSeriesSequence[0]
+        .ReferencedSOPSequence[0]
+        .ReferencedSOPInstanceUID
+    )
+    bare = named(report(saved(source(PatientOrientation=None, BodyPartExamined=None)), result), "111028")[0]
+    assert not [item for item in walk(bare) if item.get("TextValue")]
