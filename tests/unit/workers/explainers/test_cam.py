@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from service.errors import ModelError
+from service.errors import ModelError, UnsupportedMethodError
 from service.model_card import (
     CodeEntry,
     Input,
@@ -18,7 +18,7 @@ from service.model_card import (
     Weights,
 )
 from service.types import Image, ImageHeader
-from workers.explainers.cam import GradCam
+from workers.explainers.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam
 from workers.models.package import PackagedClassifier
 
 if TYPE_CHECKING:
@@ -129,4 +129,48 @@ def test_the_same_film_gives_the_same_map() -> None:
 def test_a_layer_that_does_not_exist_is_named() -> None:
     loaded = classifier("nowhere")
     with pytest.raises(ModelError, match="no layer 'nowhere'"):
+        GradCam().explain(loaded, loaded.preprocess(image(film())), [0])
+
+
+def features_and_gradient(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of `Small`, (2, rows, columns), and the gradient of its logit by them, (2, 1, 1)."""
+    features = torch.stack([batch[0, 0], -2.0 * batch[0, 0]])
+    return features, torch.tensor([3.0, 0.5]).view(2, 1, 1) / batch[0, 0].numel()
+
+
+def test_hires_cam_sums_to_the_logit() -> None:
+    loaded = classifier()
+    batch = loaded.preprocess(image(film()))
+    (explanation,) = HiResCam().explain(loaded, batch, [0])
+    assert float(explanation.map.sum()) == pytest.approx(float(loaded.network(batch)), abs=1e-5)
+
+
+def test_layer_cam_shows_active_features_whose_gradient_is_positive() -> None:
+    loaded = classifier()
+    loaded.network.head.weight[0, 1] = -0.5
+    batch = loaded.preprocess(image(film()))
+    (explanation,) = LayerCam().explain(loaded, batch, [0])
+    torch.testing.assert_close(explanation.map, 3.0 * batch[0, 0] / batch[0, 0].numel(), atol=1e-6, rtol=0)
+
+
+def test_grad_cam_plus_plus_equals_its_equation() -> None:
+    loaded = classifier()
+    batch = loaded.preprocess(image(film()))
+    (explanation,) = GradCamPlusPlus().explain(loaded, batch, [0])
+    features, gradient = features_and_gradient(batch)
+    gradient = gradient.expand_as(features)
+    alpha = gradient**2 / (2 * gradient**2 + features.sum(dim=(1, 2), keepdim=True) * gradient**3)
+    weights = (alpha * gradient.clamp_min(0)).sum(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(explanation.map, (weights * features).sum(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_another_layer_can_be_named() -> None:
+    loaded = classifier("nowhere")
+    (explanation,) = LayerCam(layer="features").explain(loaded, loaded.preprocess(image(film())), [0])
+    assert explanation.parameters["layer"] == "features"
+
+
+def test_a_layer_without_places_is_refused() -> None:
+    loaded = classifier("head")
+    with pytest.raises(UnsupportedMethodError, match="no places"):
         GradCam().explain(loaded, loaded.preprocess(image(film())), [0])
