@@ -72,7 +72,7 @@ class Counted:
         """Return logits without gradient, `BATCH` inputs at a time."""
         self.inputs += len(batch)
         with torch.no_grad():
-            return torch.cat([self._network(part) for part in batch.split(BATCH)])
+            return torch.cat([self._network(part) for part in torch.split(batch, BATCH)])
 
 
 @contextlib.contextmanager
@@ -217,7 +217,7 @@ def kernel_shap(task: Task) -> PeerMap:
 
     def game(shown: NDArray[np.float64]) -> NDArray[np.float64]:
         answers = []
-        for part in torch.from_numpy(shown > 0.5).split(BATCH):  # noqa: PLR2004 - 0 hides, 1 shows
+        for part in torch.split(torch.from_numpy(shown > 0.5), BATCH):  # noqa: PLR2004 - 0 hides, 1 shows
             masks = part[:, where].unsqueeze(1).to(task.batch.device)
             answers.append(counted(torch.where(masks, task.batch, task.hidden))[:, task.label])
         return torch.cat(answers).double().cpu().numpy()

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LARGEST = {"cpu": 16, "cuda": 256}
+LARGEST = {"cpu": 8, "cuda": 256}
 """Inputs in one forward pass. On a CPU more only leaves the cache."""
 TOLERANCE = 0.02
 """A copy is safe when its logits are off by no more than this share of what hiding the image changes."""
@@ -87,13 +88,16 @@ class Forwards:
         at = 0
         while at < count:
             end = min(at + self._size, count)
-            answer = self._guard(lambda at=at, end=end: self._forward(make(at, end, self._device)))
+            answer = self._guard(partial(self._answer, make, at, end))
             if answer is None:
                 continue
             found.append(answer.to("cpu", torch.float64).numpy())
             at = end
         self.count += count
         return np.concatenate(found)
+
+    def _answer(self, make: Make, start: int, end: int) -> torch.Tensor:
+        return self._forward(make(start, end, self._device))
 
     def _guard(self, run: Callable[[], T]) -> T | None:
         """Run, or make do with less memory and return None."""

@@ -45,8 +45,11 @@ def replacement(batch: torch.Tensor, kind: str) -> torch.Tensor:
 
 def _dark(batch: torch.Tensor) -> torch.Tensor:
     """Return the grey of the darker parts, (1, channels, 1, ...); letters and noise are averaged away first."""
-    pool = F.adaptive_avg_pool2d if batch.ndim == 4 else F.adaptive_avg_pool3d  # noqa: PLR2004 - no slices
-    coarse = pool(batch, [min(COARSE, side) for side in batch.shape[2:]])
+    cells = [min(COARSE, side) for side in batch.shape[2:]]
+    if len(cells) == 2:  # noqa: PLR2004 - rows and columns
+        coarse = F.adaptive_avg_pool2d(batch, (cells[0], cells[1]))
+    else:
+        coarse = F.adaptive_avg_pool3d(batch, (cells[0], cells[1], cells[2]))
     return coarse.flatten(2).quantile(DARK, dim=2).reshape(*batch.shape[:2], *[1] * (batch.ndim - 2))
 
 

@@ -116,7 +116,8 @@ class _Question:
 def weights(shown: NDArray[np.bool_], width: float) -> Floats:
     """Return the kernel's weight of each coalition, (count,); d is the cosine distance to the whole image."""
     distance = 1.0 - np.sqrt(shown.mean(axis=1))
-    return np.exp(-np.square(distance / width))
+    weight: Floats = np.exp(-np.square(distance / width))
+    return weight
 
 
 def surrogate(shown: NDArray[np.bool_], answers: Floats, *, width: float, ridge: float) -> Estimate:

@@ -122,7 +122,7 @@ class Masks:
 
     def on_lattice(self, masks: torch.Tensor) -> Floats:
         """Return the masks where values are kept, float64 (count, places)."""
-        small = F.adaptive_avg_pool2d(masks.unsqueeze(1), self.lattice)
+        small = F.adaptive_avg_pool2d(masks.unsqueeze(1), (self.lattice[0], self.lattice[1]))
         return small.flatten(1).double().numpy()
 
 

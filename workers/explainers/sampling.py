@@ -68,7 +68,8 @@ class Estimate:
 
 def every_coalition(regions: int) -> Shown:
     """Return all coalitions, bool (2 ** regions, regions); row i holds the bits of i."""
-    return (np.arange(2**regions)[:, None] >> np.arange(regions)) & 1 == 1
+    inside: Shown = (np.arange(2**regions)[:, None] >> np.arange(regions)) & 1 == 1
+    return inside
 
 
 def balanced_halves(regions: int, rng: np.random.Generator) -> Iterator[NDArray[np.bool_]]:
@@ -100,7 +101,7 @@ def leveraged(regions: int, rng: np.random.Generator) -> Iterator[NDArray[np.boo
     turn = float(rng.random())
     while True:
         turn = (turn + (5**0.5 - 1) / 2) % 1.0
-        size = int(sizes[min(np.searchsorted(shares, turn, side="right"), len(sizes) - 1)])
+        size = int(sizes[min(int(np.searchsorted(shares, turn, side="right")), len(sizes) - 1)])
         shown = np.zeros(regions, dtype=bool)
         while size:
             if not deck:

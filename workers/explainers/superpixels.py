@@ -70,7 +70,7 @@ def _cluster(grey: Floats, grid: tuple[int, int]) -> Indices:
     y, x = np.meshgrid(*place, indexing="ij")
     # By pixel centres, for the same reason.
     home = [(2 * np.arange(size) + 1) * cells // (2 * size) for size, cells in zip(grey.shape, grid, strict=True)]
-    labels = (home[0][:, None] * columns + home[1][None, :]).astype(np.intp)
+    labels: Indices = (home[0][:, None] * columns + home[1][None, :]).astype(np.intp)
     around = [(labels, np.ones(grey.shape, dtype=bool))]
     around += [_neighbour(home, grid, *step) for step in product((-1, 0, 1), repeat=2) if any(step)]
     for _ in range(ROUNDS):
@@ -83,7 +83,8 @@ def _cluster(grey: Floats, grid: tuple[int, int]) -> Indices:
 
 
 def _coordinates(size: int, cells: int) -> Floats:
-    return (np.arange(size) - (size - 1) / 2) * cells / size
+    places: Floats = (np.arange(size) - (size - 1) / 2) * cells / size
+    return places
 
 
 def _neighbour(
