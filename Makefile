@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := orthanc dcmtk dicom3tools redis-server postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench constraints sbom audit-dependencies clean
+.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference constraints sbom audit-dependencies clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,14 @@ format: install ## put the code into form
 
 bench: install ## turnaround of studies through the whole service
 	$(BIN)/pellucid bench turnaround
+
+bench-explainers: install ## every explanation method beside captum, lime and shap: MODEL=name
+	$(BIN)/pip install --quiet -e '.[peers]'
+	$(BIN)/pellucid bench explainers $(if $(MODEL),--model "$(MODEL)")
+
+bench-reference: install ## likewise, LIME and SHAP beside 20,000 samples; takes long
+	$(BIN)/pip install --quiet -e '.[peers]'
+	$(BIN)/pellucid bench explainers --methods lime,kernel-shap --reference $(if $(MODEL),--model "$(MODEL)")
 
 constraints: install ## pin what is installed here into constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f > constraints.txt
