@@ -64,7 +64,7 @@ class Label(Strict):
     op_norm: float | None = Field(default=None, gt=0.0, lt=1.0)
     """torchxrayvision's threshold of this label; the result is then a score centred on it, 0.5 at the threshold."""
     background: bool = False
-    """A class of a multi-class model that means that nothing was found: never reported, never explained."""
+    """An output that is no finding, as the class "nothing found" or one without training: never reported."""
     operating_point: str
     """Name of the default one."""
     operating_points: tuple[OperatingPointEntry, ...] = Field(min_length=1)
@@ -213,8 +213,6 @@ def _label_faults(card: ModelCard) -> Iterator[str]:
             yield f"label '{label.name}': coding scheme '{label.code.scheme}' is {known}"
         elif form and not re.fullmatch(form, label.code.value):
             yield f"label '{label.name}': '{label.code.value}' is no code of {label.code.scheme}"
-        if label.background and card.task != "multi-class":
-            yield f"label '{label.name}': only a multi-class model has a background class"
     if card.task == "binary" and len(card.labels) != 1:
         yield f"a binary model has one label, not {len(card.labels)}"
     if card.task == "multi-class" and len(card.labels) < 2:  # noqa: PLR2004 - classes that exclude each other

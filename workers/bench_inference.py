@@ -18,7 +18,7 @@ from service.validation import nearest
 from workers.device import choose_device
 from workers.models.export import onnx_of
 from workers.models.folding import fast_dtype, fold_batch_norm, inference_copy
-from workers.models.package import load_package
+from workers.models.package import load_package, probes
 from workers.models.runtimes import OnnxRuntime, TorchRuntime
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def inference(  # noqa: PLR0917 - click passes options by name
 
 def measure(classifier: PackagedClassifier, batch: int, rounds: int) -> list[Figure]:
     """Time every runtime of a model on the same inputs, in turns; the first figure is the reference."""
-    runtimes = list(_runtimes(classifier))
+    runtimes = [runtime for runtime in _runtimes(classifier) if _works(runtime, classifier)]
     shape = [classifier.card.input.rows, classifier.card.input.columns]
     if classifier.card.input.slices:
         shape.insert(0, classifier.card.input.slices)
@@ -135,6 +135,15 @@ def _runtimes(classifier: PackagedClassifier) -> Iterator[Runtime]:
         click.echo(f"without ONNX: {error}", err=True)
         return
     yield OnnxRuntime(content, device, where=classifier.card.name)
+
+
+def _works(runtime: Runtime, classifier: PackagedClassifier) -> bool:
+    try:
+        runtime(probes(classifier.card).to(classifier.device))
+    except (NotImplementedError, RuntimeError) as error:
+        click.echo(f"without {runtime.name} {runtime.precision}: {type(error).__name__}", err=True)
+        return False
+    return True
 
 
 def _timed(runtime: Runtime, inputs: torch.Tensor) -> float:

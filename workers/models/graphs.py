@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 from service.errors import ModelError
 from service.validation import nearest
-from workers.models.compact import CompactResNet
+from workers.models.compact import CompactResNet, compact_fine
 from workers.models.densenet import DenseNet121
 from workers.models.resnet import resnet18, resnet34, resnet50, resnet50_fine
 from workers.models.small import SliceNet, VolumeNet
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 GRAPHS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet-compact": CompactResNet,
+    "resnet-compact-fine": compact_fine,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
@@ -26,7 +28,6 @@ GRAPHS: Mapping[str, Callable[..., nn.Module]] = {
     "slice-net": SliceNet,
     "volume-net": VolumeNet,
 }
-GREY_ONLY = frozenset({"resnet-compact", "slice-net", "volume-net"})
 
 
 def build_graph(name: str, *, labels: int, channels: int = 1) -> nn.Module:
@@ -37,8 +38,9 @@ def build_graph(name: str, *, labels: int, channels: int = 1) -> nn.Module:
     """
     if name not in GRAPHS:
         raise ModelError(f"graph '{name}' does not exist{nearest(name, list(GRAPHS))}")
-    if name not in GREY_ONLY:
-        return GRAPHS[name](labels, channels)
+    make = GRAPHS[name]
+    if "channels" in inspect.signature(make).parameters:
+        return make(labels=labels, channels=channels)
     if channels != 1:
         raise ModelError(f"graph '{name}' reads one channel, not {channels}")
-    return GRAPHS[name](labels)
+    return make(labels=labels)

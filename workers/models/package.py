@@ -193,7 +193,12 @@ def _choose_fast(classifier: PackagedClassifier, network: nn.Module, logits: tor
         runtime = TorchRuntime(
             inference_copy(network, dtype), classifier.device, name="torch-folded", precision=precision
         )
-        found = runtime(batch)
+        try:
+            found = runtime(batch)
+        except (NotImplementedError, RuntimeError):
+            # Not every operator exists in every precision on every device: average pooling of volumes, for one.
+            log.info("model %s: %s cannot be computed on this machine", classifier.card.name, precision)
+            continue
         if bool(torch.isfinite(found).all()):
             difference = float(np.abs(classifier.probabilities(found) - expected).max())
             if difference <= TOLERANCE:

@@ -1,7 +1,9 @@
 """`slice-net` and `volume-net`: two very small networks for the demonstration models of CT and MR series.
 
-Plain convolutions with batch norm, global average pooling and one linear layer, so that class activation maps are
-exact (Zhou et al. 2016, arXiv:1512.04150), and a last feature map fine enough to point at a small lesion.
+Plain convolutions with batch norm, and a last feature map fine enough to point at a small lesion. A linear layer
+turns every place of it into a logit, and a soft maximum over the places (log-sum-exp, Pinheiro and Collobert 2015,
+arXiv:1411.6228) is the answer: under an average a lesion of three cells would drown. The gradient of that maximum has
+the same direction at every place, so Grad-CAM is the map of the places' logits, up to the bias.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from torch import nn
 
 SLICE_WIDTHS = (16, 24, 32, 48)
 VOLUME_WIDTHS = (8, 16, 24, 32)
+SOFTNESS = 4.0
+"""Of the maximum: 0 would be the mean, infinity the largest place."""
 
 
 class SliceNet(nn.Module):
@@ -31,8 +35,11 @@ class SliceNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (batch, labels)."""
-        maps: torch.Tensor = self.features(x)
-        logits: torch.Tensor = self.fc(maps.mean(dim=(2, 3)))
+        return soft_maximum(self.places(x))
+
+    def places(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logit of every place, shape (batch, places, labels), rows first."""
+        logits: torch.Tensor = self.fc(self.features(x).flatten(2).transpose(1, 2))
         return logits
 
 
@@ -54,6 +61,17 @@ class VolumeNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (batch, labels)."""
-        maps: torch.Tensor = self.features(x)
-        logits: torch.Tensor = self.fc(maps.mean(dim=(2, 3, 4)))
+        return soft_maximum(self.places(x))
+
+    def places(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logit of every place, shape (batch, places, labels), slices first, then rows."""
+        logits: torch.Tensor = self.fc(self.features(x).flatten(2).transpose(1, 2))
         return logits
+
+
+def soft_maximum(places: torch.Tensor) -> torch.Tensor:
+    """Return a soft maximum over the places, (batch, places, labels) to (batch, labels)."""
+    # Of a mean, not a sum: the answer does not depend on how many places there are.
+    largest = places.amax(dim=1, keepdim=True)
+    powers = ((places - largest) * SOFTNESS).exp().mean(dim=1)
+    return largest[:, 0] + powers.log() / SOFTNESS

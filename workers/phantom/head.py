@@ -77,7 +77,7 @@ def make_brain_mr(seed: int, *, tumour: bool, shape: tuple[int, int, int] = (24,
 
     Args:
         seed: as in `make_head_ct`.
-        tumour: plant a ragged bright mass of 14 to 38 mm, darker in the middle.
+        tumour: plant a ragged bright mass of 18 to 40 mm, darker in the middle.
         shape: (slices, rows, columns).
     """
     anatomy, texture, disease = (np.random.default_rng(s) for s in np.random.SeedSequence(seed + 2**32).spawn(3))
@@ -91,7 +91,7 @@ def make_brain_mr(seed: int, *, tumour: bool, shape: tuple[int, int, int] = (24,
     signal = np.where(brain, signal * (1 - head.ventricles) + 0.08 * head.ventricles + 0.35 * rim, signal)
     lesion = np.zeros(shape, dtype=bool)
     if tumour:
-        blob = _lesion(head, disease, (7.0, 19.0))
+        blob = _lesion(head, disease, (9.0, 20.0))
         core = np.clip(blob * 2 - 1, 0, 1) * disease.uniform(0.0, 0.6)
         lesion = (blob > 0.5) & brain  # noqa: PLR2004
         signal = np.where(brain, signal + blob * disease.uniform(0.25, 0.45) - 0.3 * core * blob, signal)
