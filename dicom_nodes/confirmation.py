@@ -78,7 +78,8 @@ class Confirmer:
 
     def confirm(self, destination: str, stop: threading.Event) -> None:
         """Ask for everything of one destination that is due."""
-        while not stop.is_set():
+        batch: list[Delivery] | None = None
+        while not stop.is_set() and (batch is None or len(batch) == BATCH):
             batch = self._deliveries.claim(
                 destination, lease_s=self._settings.sender.lease_s, limit=BATCH, state=DeliveryState.SENT
             )

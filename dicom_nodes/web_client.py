@@ -174,9 +174,8 @@ def _unreachable(to: WebDestination, error: Exception) -> DestinationError:
 
 def _store(session: httpx.Client, file: SendFile) -> SendOutcome:
     boundary = uuid.uuid4().hex
-    head = (
-        f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={file.transfer_syntax_uid}\r\n\r\n"
-    ).encode("ascii")
+    # No parameter behind the type: Orthanc passes over parts that have one, and answers 200.
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
     tail = f"\r\n--{boundary}--\r\n".encode("ascii")
     headers = {
         "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
