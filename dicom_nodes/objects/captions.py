@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dicom_nodes.objects.attributes import texts
 from service.types import Verdict
 
@@ -113,14 +115,14 @@ def moment(local: datetime) -> str:
 
 def no_positive(attribution: Attribution | None) -> str:
     """Say so when nothing in the map raised the probability."""
-    if attribution is None or bool((attribution.map > 0).any()):
+    if attribution is None or float(np.fmax.reduce(attribution.map, axis=None)) > 0:
         return ""
     return "Nothing in the image raised the probability by this method."
 
 
 def ignored_negative(attribution: Attribution | None) -> str:
     """Say so when a signed map has a negative part, which is not drawn."""
-    if attribution is None or not bool((attribution.map < 0).any()):
+    if attribution is None or not float(np.fmin.reduce(attribution.map, axis=None)) < 0:
         return ""
     return "Influence against the finding exists and is not drawn."
 

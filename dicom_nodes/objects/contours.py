@@ -37,13 +37,16 @@ class Region:
     """Square pixels of the source grid."""
 
 
+def positive(attribution: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the positive part; what is not finite counts as zero."""
+    return np.asarray(np.where(np.isfinite(attribution), np.maximum(attribution, 0.0), 0.0), dtype=np.float32)
+
+
 def magnitude(attribution: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the positive part, scaled so that its maximum is 1; zero everywhere when nothing is positive."""
-    positive = np.where(np.isfinite(attribution), np.maximum(attribution, 0.0), 0.0)
-    peak = float(positive.max(initial=0.0))
-    if peak <= 0.0:
-        return np.zeros(attribution.shape, dtype=np.float32)
-    return np.asarray(positive / peak, dtype=np.float32)
+    values = positive(attribution)
+    peak = float(values.max(initial=0.0))
+    return values / np.float32(peak) if peak > 0.0 else values
 
 
 def outlined(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -47,8 +47,7 @@ def weights_of(subject: Subject, finding: Finding) -> NDArray[np.float64]:
         return np.asarray(finding.slice_probabilities, dtype=np.float64)
     for attribution in explanations_of(subject.result, finding):
         if is_shown(attribution):
-            positive = np.maximum(np.nan_to_num(subject.maps(attribution)), 0.0)
-            return np.asarray(positive.sum(axis=(1, 2), dtype=np.float64))
+            return subject.influence(attribution)
     return np.zeros(len(subject.headers))
 
 

@@ -72,10 +72,9 @@ def _parts(topic: _Topic) -> list[_Part]:
     about, attribution = topic.about, topic.attribution
     found: list[_Part] = []
     if topic.finding.positive and attribution is not None and captions.is_shown(attribution):
-        magnitude = contours.magnitude(about.maps(attribution))
-        total = float(magnitude.sum(dtype=float)) or 1.0
+        total = float(about.influence(attribution).sum()) or 1.0
         for index in key_slices(about, topic.finding) if about.series else (0,):
-            values = magnitude[index]
+            values = about.magnitude(attribution, index)
             for region in contours.regions(contours.outlined(values), LEVEL):
                 share = float(values[contours.inside(region, values.shape)].sum(dtype=float)) / total
                 found.append(_Part(region=region, index=index, ordinal=len(found), share=share))

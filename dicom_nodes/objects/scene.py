@@ -48,7 +48,7 @@ def scene(about: Subject, finding: Finding, attribution: Attribution | None, ind
     image = about.images[index]
     magnitude = np.zeros(image.grey.shape, dtype=np.float32)
     if attribution is not None and is_shown(attribution):
-        magnitude = contours.magnitude(about.maps(attribution))[index]
+        magnitude = about.magnitude(attribution, index)
     smooth = contours.outlined(magnitude)
     return Scene(
         header=about.headers[index],

@@ -100,11 +100,17 @@ def _segments(about: Subject) -> list[_Segment]:
         shown = [each for each in subject.explanations_of(about.result, finding) if captions.is_shown(each)]
         if not finding.positive or not shown:
             continue
-        magnitude = contours.magnitude(about.maps(shown[0]))
-        mask = np.stack([contours.outlined(values) >= LEVEL for values in magnitude])
+        mask = np.stack([_marked(about, shown[0], index) for index in range(len(about.headers))])
         if mask.any():
             segments.append(_Segment(number=len(segments) + 1, finding=finding, attribution=shown[0], mask=mask))
     return segments
+
+
+def _marked(about: Subject, attribution: Attribution, index: int) -> NDArray[np.bool_]:
+    magnitude = about.magnitude(attribution, index)
+    if magnitude.max(initial=0.0) < LEVEL:
+        return np.zeros(magnitude.shape, dtype=bool)
+    return np.asarray(contours.outlined(magnitude) >= LEVEL)
 
 
 def _segment(about: Subject, segment: _Segment) -> Dataset:

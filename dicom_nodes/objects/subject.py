@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dicom_nodes.objects import contours
 from dicom_nodes.objects.attributes import integer
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Subject:
     result: Result
     series: Series | None = None
     """None for a single image."""
+    _strengths: dict[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
+    """Worked out once: a series' map has a hundred million values."""
 
     @property
     def header(self) -> Dataset:
@@ -37,6 +40,26 @@ class Subject:
         """Return a map as (slices, rows, columns), one slice for a single image."""
         values = np.asarray(attribution.map, dtype=np.float32)
         return values if values.ndim == 3 else values[None]  # noqa: PLR2004 - slices, rows, columns
+
+    def magnitude(self, attribution: Attribution, index: int) -> NDArray[np.float32]:
+        """Return the positive part of a map on one slice, scaled so that the maximum of all slices is 1."""
+        peak = float(self._strength(attribution)[0].max(initial=0.0))
+        values = contours.positive(self.maps(attribution)[index])
+        return values / np.float32(peak) if peak > 0.0 else values
+
+    def influence(self, attribution: Attribution) -> NDArray[np.float64]:
+        """Return the sum of the positive part on each slice, shape (slices,), relative to the map's maximum."""
+        peaks, sums = self._strength(attribution)
+        peak = float(peaks.max(initial=0.0))
+        return np.asarray(sums / peak if peak > 0.0 else sums)
+
+    def _strength(self, attribution: Attribution) -> NDArray[np.float64]:
+        """Return the maximum and the sum of the positive part on each slice, shape (2, slices)."""
+        key = (attribution.method, attribution.finding)
+        if key not in self._strengths:
+            slices = [contours.positive(values) for values in self.maps(attribution)]
+            self._strengths[key] = np.array([[values.max(), values.sum(dtype=float)] for values in slices]).T
+        return self._strengths[key]
 
     def place(self, index: int) -> str:
         """Say which slice this is, as people count them; nothing for a single image."""
