@@ -34,10 +34,9 @@ EDGE = 2
 _REASON = "The map changes when {change} (similarity {{value}})."
 
 
-def _criterion(measure: str, change: str) -> Criterion:
-    return Criterion(
-        measure=measure, higher_is_better=True, caution=0.7, hide=0.3, reason=_REASON.format(change=change)
-    )
+def _criterion(measure: str, change: str, caution: float, hide: float) -> Criterion:
+    reason = _REASON.format(change=change)
+    return Criterion(measure=measure, higher_is_better=True, caution=caution, hide=hide, reason=reason)
 
 
 class Stability:
@@ -46,9 +45,9 @@ class Stability:
     name = "stability"
     comparative = False
     criteria: tuple[Criterion, ...] = (
-        _criterion("stability-noise", "a little noise is added"),
-        _criterion("stability-turn", "the film is turned by 2 degrees"),
-        _criterion("stability-shift", "the film is shifted by 2 %"),
+        _criterion("stability-noise", "a little noise is added", 0.75, 0.5),
+        _criterion("stability-turn", "the film is turned by 2 degrees", 0.7, 0.48),
+        _criterion("stability-shift", "the film is shifted by 2 %", 0.5, 0.33),
     )
 
     def cost(self, subject: Subject) -> int:
