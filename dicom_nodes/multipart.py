@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAXIMUM_HEADER_BYTES = 1 << 14
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+# RFC 2046 allows 70 characters; Orthanc writes 73.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
 
 
 class MultipartError(ValueError):
@@ -127,9 +128,14 @@ def boundary_of(content_type: str) -> str:
     return boundary
 
 
-def part_type_of(content_type: str) -> str:
-    """Return the media type of the parts, lower case; empty when it is not said."""
+def part_type_of(content_type: str) -> str | None:
+    """Return the media type of the parts of `multipart/related`, lower case; empty when it is not said.
+
+    None: the content type is another one.
+    """
     message = Message()
     message["content-type"] = content_type
+    if message.get_content_type() != "multipart/related":
+        return None
     found = message.get_param("type")
     return found.lower() if isinstance(found, str) else ""

@@ -71,6 +71,9 @@ class Part10Stream:
             self._head.clear()
             return
         if found is None:
+            if len(self._head) > MAXIMUM_META_BYTES:
+                self._failure = InvalidInstanceError("the file meta information is too long")
+                self._head.clear()
             return
         self._meta, end = found
         self._reception = self._begin(self._meta)
@@ -89,8 +92,6 @@ def split_meta(head: bytearray) -> tuple[Meta, int] | None:
     """
     if len(head) >= _PREAMBLE and head[128:_PREAMBLE] != b"DICM":
         raise InvalidInstanceError("a part that is no DICOM file")
-    if len(head) > MAXIMUM_META_BYTES:
-        raise InvalidInstanceError("the file meta information is too long")
     values: dict[int, str] = {}
     position = _PREAMBLE
     while True:

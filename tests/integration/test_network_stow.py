@@ -1,0 +1,251 @@
+"""The way in by STOW-RS, over real connections."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from pydicom import dcmread
+
+from dicom_nodes.reception import Store
+from dicom_nodes.stow import Door, StowService
+from dicom_nodes.web_server import WebServer
+from service.ledger.arrivals import Arrivals
+from service.ledger.database import open_database
+from service.spool import Spool
+from tests.archives import orthanc
+from tests.integration.test_network_hostile import wait_until
+from tests.network import CR, cr_image, write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BOUNDARY = "cut-here"
+TYPE = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'}
+
+
+class Entrance:
+    """A STOW-RS server over a spool and a ledger of its own."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
+        self.arrivals = Arrivals(self.engine)
+        self.spool = Spool(folder / "spool", minimum_free_bytes=limits.pop("minimum_free_bytes", 0))
+        self.spool.prepare()
+        store = Store(spool=self.spool, arrivals=self.arrivals, stored=lambda: None)
+        door = Door(called=("PELLUCID", "OTHER"), default_called="PELLUCID", calling="STOW", **limits)
+        self.server = WebServer(StowService(store, door), host="127.0.0.1", port=0, maximum_connections=4)
+        self.server.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}/studies"
+
+    def post(self, body: bytes, *, path: str = "", headers: dict[str, str] | None = None) -> httpx.Response:
+        address = f"http://127.0.0.1:{self.server.port}{path}" if path else self.url
+        return httpx.post(address, content=body, headers={**TYPE, **(headers or {})}, trust_env=False, timeout=30)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.spool.root.rglob("*") if path.is_file()]
+
+    def close(self) -> None:
+        self.server.stop(grace_s=1.0)
+        self.engine.dispose()
+
+
+@contextmanager
+def entrance(folder: Path, **limits: Any) -> Iterator[Entrance]:
+    door = Entrance(folder, **limits)
+    try:
+        yield door
+    finally:
+        door.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Entrance]:
+    with entrance(tmp_path) as running:
+        yield running
+
+
+def multipart(*parts: bytes) -> bytes:
+    head = f"\r\n--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return b"".join(head + part for part in parts) + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def image(folder: Path, sop: str, **changes: str) -> bytes:
+    return write_image(folder / f"{sop}.dcm", cr_image(sop, **changes)).read_bytes()
+
+
+def references(response: httpx.Response, tag: str) -> list[str]:
+    return [item["00081155"]["Value"][0] for item in response.json().get(tag, {}).get("Value", [])]
+
+
+def test_every_instance_of_a_request_is_stored_as_c_store_would(door: Entrance, tmp_path: Path) -> None:
+    parts = [image(tmp_path, f"1.2.3.{index}", rows=3000) for index in range(3)]
+    response = door.post(multipart(*parts))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/dicom+json"
+    assert references(response, "00081199") == ["1.2.3.0", "1.2.3.1", "1.2.3.2"]
+    stored = door.arrivals.unassigned()
+    assert {(entry.calling_ae, entry.called_ae, entry.address) for entry in stored} == {
+        ("STOW", "PELLUCID", "127.0.0.1")
+    }
+    for entry in stored:
+        assert dcmread(door.spool.path(entry.key)) == dcmread(tmp_path / f"{entry.sop_instance_uid}.dcm")
+    # The request is over, so its studies wait for nothing but the quiet period.
+    assert len(door.arrivals.complete_studies(quiet_period_s=0.0)) == 1
+
+
+def test_a_repeated_instance_is_acknowledged_and_stored_once(door: Entrance, tmp_path: Path) -> None:
+    part = image(tmp_path, "1.2.3.4")
+    assert [door.post(multipart(part)).status_code for _ in range(2)] == [200, 200]
+    assert len(door.files()) == 1
+
+
+def test_a_part_that_is_no_instance_fails_by_itself(door: Entrance, tmp_path: Path) -> None:
+    contradiction = image(tmp_path, "1.2.3.4").replace(CR.encode(), b"1.2.840.10008.5.1.4.1.1.2", 1)
+    response = door.post(multipart(image(tmp_path, "1.2.3.5"), b"no DICOM", bytes(100_000), contradiction))
+    assert response.status_code == 202
+    assert references(response, "00081199") == ["1.2.3.5"]
+    reasons = [item["00081197"]["Value"][0] for item in response.json()["00081198"]["Value"]]
+    assert reasons == [0xC000, 0xC000, 0xA900]
+    assert len(door.files()) == 1
+
+
+def test_when_nothing_is_stored_the_request_fails(door: Entrance, tmp_path: Path) -> None:
+    assert door.post(multipart(b"no DICOM")).status_code == 409
+    assert door.post(multipart()).status_code == 400
+    assert door.files() == []
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    with entrance(tmp_path, minimum_free_bytes=1 << 60) as door:
+        assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 503
+
+
+def test_the_path_chooses_the_called_ae_title(door: Entrance, tmp_path: Path) -> None:
+    body = multipart(image(tmp_path, "1.2.3.4"))
+    assert door.post(body, path="/dicom-web/aets/OTHER/studies").status_code == 200
+    assert door.arrivals.unassigned()[0].called_ae == "OTHER"
+    assert door.post(body, path="/aets/NOBODY/studies").status_code == 404
+    assert door.post(body, path="/../etc/passwd").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/dicom+json"}, 415),
+        ({"Content-Type": "multipart/related; type=application/dicom"}, 400),
+        ({"Content-Type": 'multipart/related; type="application/dicom+xml"; boundary=x'}, 415),
+    ],
+)
+def test_other_content_is_refused(headers: dict[str, str], status: int, door: Entrance) -> None:
+    assert door.post(b"", headers=headers).status_code == status
+    assert httpx.get(door.url, trust_env=False).status_code == 405
+
+
+def test_without_the_token_nothing_is_taken(tmp_path: Path) -> None:
+    with entrance(tmp_path, token="sesame") as door:  # noqa: S106
+        body = multipart(image(tmp_path, "1.2.3.4"))
+        assert door.post(body).status_code == 401
+        assert door.post(body, headers={"Authorization": "Bearer sesam"}).status_code == 401
+        assert door.files() == []
+        assert door.post(body, headers={"Authorization": "Bearer sesame"}).status_code == 200
+
+
+def test_a_request_that_is_too_large_is_refused_said_or_not(tmp_path: Path) -> None:
+    with entrance(tmp_path, maximum_bytes=100_000) as door:
+        body = multipart(image(tmp_path, "1.2.3.4", rows=20_000))
+        assert _status_despite_hanging_up(lambda: door.post(body)) in (413, None)
+
+        def pieces() -> Iterator[bytes]:
+            for start in range(0, len(body), 10_000):
+                yield body[start : start + 10_000]
+
+        post = lambda: httpx.post(door.url, content=pieces(), headers=TYPE, trust_env=False, timeout=30)  # noqa: E731
+        assert _status_despite_hanging_up(post) in (413, None)
+        assert wait_until(lambda: door.files() == [], 10)
+        assert door.post(multipart(image(tmp_path, "1.2.3.5"))).status_code == 200
+
+
+def _status_despite_hanging_up(post: Any) -> int | None:
+    """A server that hangs up early may do so before the client has read why."""
+    try:
+        return int(post().status_code)
+    except httpx.TransportError:
+        return None
+
+
+def test_chunks_are_taken_as_they_come(door: Entrance, tmp_path: Path) -> None:
+    body = multipart(image(tmp_path, "1.2.3.4", rows=2000))
+    pieces = (body[start : start + 777] for start in range(0, len(body), 777))
+    assert httpx.post(door.url, content=pieces, headers=TYPE, trust_env=False, timeout=30).status_code == 200
+    assert len(door.files()) == 1
+
+
+@pytest.mark.parametrize("cut", [200, 3000])
+def test_a_body_that_breaks_off_leaves_no_file(cut: int, door: Entrance, tmp_path: Path) -> None:
+    body = multipart(image(tmp_path, "1.2.3.4", rows=2000))
+    with socket.create_connection(("127.0.0.1", door.server.port)) as client:
+        head = f"POST /studies HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE['Content-Type']}\r\n"
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-cut])
+        assert wait_until(lambda: len(door.files()) == 1, 10)
+    assert wait_until(lambda: door.files() == [], 10)
+    assert door.arrivals.unassigned() == []
+    whole = door.post(body)
+    assert whole.status_code == 200
+
+
+def test_a_body_without_its_last_boundary_is_an_error(door: Entrance, tmp_path: Path) -> None:
+    assert door.post(multipart(image(tmp_path, "1.2.3.4"))[:-10]).status_code == 400
+    assert door.files() == []
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00hello", b"GET\r\n\r\n", b"A" * 100_000])
+def test_garbage_is_answered_or_hung_up_on(garbage: bytes, door: Entrance, tmp_path: Path) -> None:
+    with socket.create_connection(("127.0.0.1", door.server.port)) as client:
+        client.settimeout(20)
+        try:
+            client.sendall(garbage + b"\r\n\r\n")
+            assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
+        except ConnectionResetError:
+            assert wait_until(lambda: True, 1)
+    assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
+
+
+def test_idle_connections_do_not_keep_others_out_for_ever(door: Entrance, tmp_path: Path) -> None:
+    idle = [socket.create_connection(("127.0.0.1", door.server.port)) for _ in range(4)]
+    begun = time.monotonic()
+    body = multipart(image(tmp_path, "1.2.3.4"))
+
+    def served() -> bool:
+        return _status_despite_hanging_up(lambda: door.post(body)) == 200
+
+    assert wait_until(served, 40)
+    assert time.monotonic() - begun < 40
+    for connection in idle:
+        connection.close()
+
+
+def test_orthanc_sends_to_us_by_stow(door: Entrance, tmp_path: Path) -> None:
+    servers = {
+        "DicomWeb": {
+            "Enable": True,
+            "Root": "/dicom-web/",
+            "Servers": {"us": [f"http://127.0.0.1:{door.server.port}/dicom-web/"]},
+        }
+    }
+    with orthanc(tmp_path / "orthanc", extra=servers) as archive:
+        answer = archive.get("/instances", image(tmp_path, "1.2.3.4", rows=500))
+        sent = archive.get(
+            "/dicom-web/servers/us/stow", f'{{"Resources": ["{answer["ID"]}"], "Synchronous": true}}'.encode()
+        )
+        assert sent is not None
+    (stored,) = door.arrivals.unassigned()
+    assert stored.sop_instance_uid == "1.2.3.4"
