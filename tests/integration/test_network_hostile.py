@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from dicom_nodes.budgets import Limits
 from dicom_nodes.client import echo
 from dicom_nodes.contexts import VERIFICATION
-from dicom_nodes.budgets import Limits
 from tests.network import AE, CR, association_request, data_pdu, echo_request, station, store_request
 
 if TYPE_CHECKING:

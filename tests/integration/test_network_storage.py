@@ -13,10 +13,10 @@ from pydicom.uid import JPEG2000Lossless
 from pynetdicom import AllStoragePresentationContexts, build_context, evt
 from pynetdicom.ae import ApplicationEntity
 
+from dicom_nodes.budgets import Limits
 from dicom_nodes.client import echo, send_files
 from dicom_nodes.contexts import VERIFICATION
 from dicom_nodes.objects.identity import MANUFACTURER, MODEL_NAME
-from dicom_nodes.budgets import Limits
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
 from service.ledger.database import open_database

@@ -19,11 +19,11 @@ from require import require_tool
 
 from dicom_nodes.budgets import Limits
 from dicom_nodes.client import send, verify
-from dicom_nodes.outgoing import SendFile
-from dicom_nodes.requestor import Destination
 from dicom_nodes.listener import StorageService
+from dicom_nodes.outgoing import SendFile
 from dicom_nodes.peers import Peers
 from dicom_nodes.reception import Store
+from dicom_nodes.requestor import Destination
 from dicom_nodes.server import Server
 from dicom_nodes.status import Verdict
 from dicom_nodes.witness import RecordingWitness
