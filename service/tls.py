@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Of TLS 1.2 the suites with forward secrecy and AEAD alone (RFC 9325 section 4.2); TLS 1.3 has no others.
-_SUITES = ":".join(
+SUITES = ":".join(
     f"ECDHE-{signature}-{cipher}"
     for signature in ("ECDSA", "RSA")
     for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305")
@@ -74,7 +74,7 @@ def client_context(*, trusted: str, certificate: str = "", key: str = "", check_
 def _context(protocol: int, certificate: str, key: str, trusted: str) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_SUITES)
+    context.set_ciphers(SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
         if certificate:

@@ -7,6 +7,7 @@ for package in "$@"; do
         orthanc) tool=Orthanc ;;
         dcmtk) tool=storescu ;;
         dicom3tools) tool=dciodvfy ;;
+        poppler-utils) tool=pdftotext ;;
         redis-server) tool=redis-server ;;
         postgresql) tool=pg_ctlcluster ;;
         *) tool=$package ;;

@@ -35,13 +35,14 @@ _UNITS = {
 
 _METHODS = {
     "grad-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
-    "grad-cam++": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
+    "grad-cam-plus-plus": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
     "hires-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
     "layer-cam": Code(value="130403", scheme="DCM", meaning="Gradient-weighted class activation"),
     "score-cam": Code(value="130402", scheme="DCM", meaning="Class activation"),
     "cam": Code(value="130402", scheme="DCM", meaning="Class activation"),
     "saliency": Code(value="130404", scheme="DCM", meaning="Saliency"),
     "smoothgrad": Code(value="130404", scheme="DCM", meaning="Saliency"),
+    "input-x-gradient": Code(value="130404", scheme="DCM", meaning="Saliency"),
 }
 """CID 217, Visual Explanation; it has no code for perturbation and path methods."""
 
@@ -71,6 +72,29 @@ VISUAL_EXPLANATION = Code(value="130401", scheme="DCM", meaning="Visual explanat
 def dcm(value: str, meaning: str) -> Code:
     """Return a concept of the standard's own scheme."""
     return Code(value=value, scheme="DCM", meaning=meaning)
+
+
+PRIVATE_CONCEPTS = {
+    "ai-report": "AI analysis report",
+    "refusal": "AI analysis not performed",
+    "explanations": "Explanations of the model",
+    "how-to-read": "How to read the maps",
+    "limits": "Limits",
+    "model": "Model and software",
+    "verdict": "Verdict",
+    "threshold": "Operating point threshold",
+    "not-indicated": "(label) not indicated",
+    "trust": "Verdict on the explanation",
+    "reliable": "Reliable",
+    "caution": "Use with caution",
+    "not-shown": "Not shown",
+    "not-assessed": "Not assessed",
+    "reason": "Reason",
+    "baseline": "Value for comparison",
+    "influence-share": "Share of positive influence inside the region",
+    "attribution": "Attribution of a model's result to the image",
+}
+"""Every fixed concept of our scheme; methods without a code of DICOM's, and figures, add their names to it."""
 
 
 def private(value: str, meaning: str) -> Code:

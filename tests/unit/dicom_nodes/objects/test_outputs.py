@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from dicom_nodes.objects import identity
+from dicom_nodes.objects import codes, identity
+from dicom_nodes.objects.catalogue import CATALOGUE
+from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.write import to_bytes
 
@@ -30,19 +32,27 @@ if TYPE_CHECKING:
 
 IMAGES = {entry.name: entry for entry in entry_points(group="pellucid.outputs")}
 SERIES = {entry.name: entry for entry in entry_points(group="pellucid.series_outputs")}
+METHODS = {entry.name for entry in entry_points(group="pellucid.explainers")} | {"consensus"}
 JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎", "StudyID": ""}
 COPIED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyID", "AccessionNumber")
 
 
-def assert_common(data: bytes, header: Dataset) -> None:
+CATALOGUED = {entry.output: entry for entry in CATALOGUE}
+
+
+def assert_common(name: str, data: bytes, header: Dataset) -> None:
     """Patient, study, equipment and place in the study are as every object of ours has them."""
     written = dcmread(io.BytesIO(data))
+    entry = CATALOGUED[name]
+    assert written.SOPClassUID in entry.sop_classes
+    assert (written.Modality, written.SeriesNumber) == (entry.modality, entry.series_number)
+    assert written.file_meta.TransferSyntaxUID == entry.transfer_syntax
+    assert private_codes(written) <= {*codes.PRIVATE_CONCEPTS, *METHODS, "deletion-auc", "stability-82f949"}
     assert written.SpecificCharacterSet == "ISO_IR 192"
     for keyword in COPIED:
         assert str(written[keyword].value or "") == str(header.get(keyword) or ""), keyword
     assert written.StudyInstanceUID == header.StudyInstanceUID
     assert written.SeriesInstanceUID != header.SeriesInstanceUID
-    assert 9001 <= written.SeriesNumber <= 9009
     assert written.SeriesDescription.startswith("AI ")
     assert written.SeriesDescription.endswith("(chest-xray-pneumonia)")
     assert identity.is_ours(written)
@@ -51,12 +61,32 @@ def assert_common(data: bytes, header: Dataset) -> None:
     assert equipment.DeviceUID == identity.device_uid(model_sha256="ab" * 32)
     assert header.SOPInstanceUID in str(written)
     assert all(not element.tag.is_private for element in written)
-    assert str(written.file_meta.TransferSyntaxUID) in {"1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"}
     for element in written.iterall():
         assert element.VR != "UI" or all(
             re.fullmatch(r"[0-9.]{1,64}", str(value))
             for value in ([element.value] if element.VM == 1 else element.value)
         )
+
+
+def private_codes(dataset: Dataset) -> set[str]:
+    """The values of every code of our own scheme in a data set."""
+    found = set()
+    for element in dataset.iterall():
+        if element.VR == "SQ":
+            items = [item for item in element.value if item.get("CodingSchemeDesignator") == codes.PRIVATE_SCHEME]
+            found |= {item.CodeValue for item in items if "CodeValue" in item}
+    return found
+
+
+def test_the_catalogue_is_what_is_registered() -> None:
+    assert {entry.output for entry in CATALOGUE} == set(SERIES)
+    assert {entry.output for entry in CATALOGUE if entry.images} == set(IMAGES)
+
+
+def test_every_explanation_method_has_a_legend_of_its_own() -> None:
+    unknown = legend("no such method")
+    assert METHODS
+    assert [name for name in METHODS if legend(name) == unknown] == []
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -70,7 +100,7 @@ def test_every_output_of_an_image_lies_in_its_study_and_is_repeatable(
     build = IMAGES[name].load()
     one, two = (to_bytes(build(read.header, read.image, several(read.image.grey.shape))) for _ in range(2))
     assert one == two
-    assert_common(one, read.header)
+    assert_common(name, one, read.header)
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -81,7 +111,7 @@ def test_every_output_of_a_series_lies_in_its_study_and_is_repeatable(
     build = SERIES[name].load()
     one, two = (to_bytes(build(headers, series, several((64, 48), slices=3))) for _ in range(2))
     assert one == two
-    assert_common(one, headers[1])
+    assert_common(name, one, headers[1])
 
 
 def test_outputs_of_one_study_never_share_an_instance(source: Make, saved: Save, several: Results) -> None:

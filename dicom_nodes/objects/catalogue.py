@@ -1,0 +1,83 @@
+"""Every kind of object that Pellucid writes, for statements of conformance and for the tests that hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    JPEGBaseline8Bit,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One output and what comes of it."""
+
+    output: str
+    sop_classes: tuple[str, ...]
+    """The second one when there are several pages."""
+    modality: str
+    series_number: int
+    transfer_syntax: str = ExplicitVRLittleEndian
+    images: bool = True
+    """Whether single images can have it; every output is for series."""
+
+
+_PICTURES = (SecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage)
+CATALOGUE = (
+    Entry(
+        output="secondary-capture",
+        sop_classes=_PICTURES,
+        modality="OT",
+        series_number=9001,
+        transfer_syntax=JPEGBaseline8Bit,
+    ),
+    Entry(
+        output="secondary-capture-single",
+        sop_classes=_PICTURES[:1],
+        modality="OT",
+        series_number=9001,
+        transfer_syntax=JPEGBaseline8Bit,
+    ),
+    Entry(output="secondary-capture-uncompressed", sop_classes=_PICTURES, modality="OT", series_number=9001),
+    Entry(output="structured-report", sop_classes=(Comprehensive3DSRStorage,), modality="SR", series_number=9002),
+    Entry(
+        output="structured-report-comprehensive",
+        sop_classes=(ComprehensiveSRStorage,),
+        modality="SR",
+        series_number=9002,
+    ),
+    Entry(output="structured-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", series_number=9002),
+    Entry(output="text-report", sop_classes=(BasicTextSRStorage,), modality="SR", series_number=9004),
+    Entry(output="text-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", series_number=9004),
+    Entry(
+        output="presentation-state",
+        sop_classes=(GrayscaleSoftcopyPresentationStateStorage,),
+        modality="PR",
+        series_number=9005,
+    ),
+    Entry(output="pdf-report", sop_classes=(EncapsulatedPDFStorage,), modality="DOC", series_number=9006),
+    Entry(output="segmentation", sop_classes=(SegmentationStorage,), modality="SEG", series_number=9007, images=False),
+    Entry(
+        output="parametric-map", sop_classes=(ParametricMapStorage,), modality="RWV", series_number=9008, images=False
+    ),
+    Entry(
+        output="key-objects",
+        sop_classes=(KeyObjectSelectionDocumentStorage,),
+        modality="KO",
+        series_number=9009,
+        images=False,
+    ),
+)
