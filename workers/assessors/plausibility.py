@@ -58,8 +58,8 @@ class Plausibility:
         Criterion(
             measure="energy-text",
             higher_is_better=False,
-            caution=0.2,
-            hide=0.4,
+            caution=0.1,
+            hide=0.2,
             reason="{value} of the map lies on burned-in text or side markers: the model may have read them instead "
             "of the lungs.",
         ),
