@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dicom_nodes.references import CommitmentReport
     from dicom_nodes.web_client import WebDestination
+    from service.audit.trail import Trail
     from service.ledger.delivery import Deliveries
     from service.settings import Settings
     from service.types import Delivery
@@ -36,8 +37,9 @@ _SOP_INSTANCE = "00080018"
 class Settlement:
     """Puts what a peer says of objects into the ledger."""
 
-    def __init__(self, deliveries: Deliveries, settings: Settings) -> None:
+    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail) -> None:
         self._deliveries = deliveries
+        self._trail = trail
         self._first_s = settings.sender.first_retry_s
         self._longest_s = settings.sender.longest_retry_s
 
@@ -52,17 +54,20 @@ class Settlement:
             if uid in report.failed:
                 self._failed(delivery, *failure(report.failed[uid]))
             elif uid in report.committed:
+                self._trail.confirmed(delivery, held=True, answer="Storage Commitment")
                 self._deliveries.delivered(delivery)
         return len(waiting)
 
     def send_again(self, delivery: Delivery, reason: str) -> None:
         """The peer does not have it after all."""
         log.warning("job %s: %s is sent again: %s", delivery.object.job_id, delivery.object.kind, reason)
+        self._trail.confirmed(delivery, held=False, answer=reason)
         self._deliveries.postpone([delivery], reason=reason, first_s=self._first_s, longest_s=self._longest_s)
 
     def _failed(self, delivery: Delivery, verdict: Verdict, reason: str) -> None:
         if verdict is Verdict.REJECTED:
             log.warning("job %s: %s rejected: %s", delivery.object.job_id, delivery.object.kind, reason)
+            self._trail.confirmed(delivery, held=False, answer=reason)
             self._deliveries.rejected(delivery, reason=reason)
         else:
             self.send_again(delivery, reason)
@@ -71,10 +76,11 @@ class Settlement:
 class Confirmer:
     """Asks peers for what they were sent."""
 
-    def __init__(self, deliveries: Deliveries, settings: Settings) -> None:
+    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail) -> None:
         self._deliveries = deliveries
         self._settings = settings
-        self._settlement = Settlement(deliveries, settings)
+        self._trail = trail
+        self._settlement = Settlement(deliveries, settings, trail)
 
     def confirm(self, destination: str, stop: threading.Event) -> None:
         """Ask for everything of one destination that is due."""
@@ -126,6 +132,7 @@ class Confirmer:
         limit_s = self._settings.sender.confirm_timeout_s
         for delivery in batch:
             if _holds(to, delivery):
+                self._trail.confirmed(delivery, held=True, answer="found by a query")
                 self._deliveries.delivered(delivery)
             elif delivery.sent_at is not None and time.time() - delivery.sent_at.timestamp() > limit_s:
                 self._settlement.send_again(delivery, "the peer took it, but does not find it")

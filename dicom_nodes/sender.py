@@ -53,12 +53,12 @@ class Sender:
         self._settings = settings
         self._deliveries = Deliveries(engine)
         self._reports = Reports(engine)
-        self._confirmer = Confirmer(self._deliveries, settings)
         self._outbox = open_outbox(settings)
         self._registry = CollectorRegistry()
         self._registry.register(LedgerCollector(self._reports))
         self._metrics = SenderMetrics(self._registry)
         self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
+        self._confirmer = Confirmer(self._deliveries, settings, self._trail)
         self._health = Health({"ledger": self._reports.counts})
         self._threads: dict[str, threading.Thread] = {}
 

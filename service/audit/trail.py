@@ -159,28 +159,34 @@ class Trail:
         )
 
     def sent(self, delivery: Delivery, address: str, *, accepted: bool, answer: str) -> None:
-        """DICOM Instances Transferred (A.5.3.7): one object with the receiver's last answer."""
+        """DICOM Instances Transferred (A.5.3.7): one object with the receiver's answer."""
+        outcome = Outcome.SUCCESS if accepted else Outcome.SERIOUS_FAILURE
+        self._transferred("sent" if accepted else "rejected", delivery, address, outcome, answer)
+
+    def confirmed(self, delivery: Delivery, *, held: bool, answer: str) -> None:
+        """DICOM Instances Transferred (A.5.3.7): what the receiver later says of an object: it holds it, or not."""
+        outcome = Outcome.SUCCESS if held else Outcome.MINOR_FAILURE
+        self._transferred("confirmed" if held else "not confirmed", delivery, "", outcome, answer)
+
+    def _transferred(self, kind: str, delivery: Delivery, address: str, outcome: Outcome, answer: str) -> None:
         made = delivery.object
+        details = {
+            "job": made.job_id,
+            "kind": made.kind,
+            "object sha256": made.sha256,
+            "destination": delivery.destination,
+            "attempt": str(delivery.attempts + 1),
+            "answer": answer,
+        }
         self._write(
-            "sent" if accepted else "rejected",
+            kind,
             Event(
                 identity=message.INSTANCES_TRANSFERRED,
                 action=Action.READ,
-                outcome=Outcome.SUCCESS if accepted else Outcome.SERIOUS_FAILURE,
+                outcome=outcome,
                 participants=self._to_peer(delivery.destination, address),
                 description=answer,
-                about=Study(
-                    study_instance_uid=made.study_instance_uid,
-                    instances=_by_class((made,)),
-                    details={
-                        "job": made.job_id,
-                        "kind": made.kind,
-                        "object sha256": made.sha256,
-                        "destination": delivery.destination,
-                        "attempt": str(delivery.attempts + 1),
-                        "answer": answer,
-                    },
-                ),
+                about=Study(study_instance_uid=made.study_instance_uid, instances=_by_class((made,)), details=details),
             ),
             job=made.job_id,
         )

@@ -57,7 +57,7 @@ class Backlog:
     queue_age_s: float
     """Of the oldest job that no worker has begun; 0 without one."""
     outbox_age_s: float
-    """Of the oldest object that waits for delivery, since its job ended."""
+    """Of the oldest object that waits for delivery or its confirmation, since its job ended."""
     set_aside: int
 
 
@@ -119,7 +119,7 @@ class Reports(Ledger):
                 select(func.min(jobs.c.updated_at))
                 .join_from(deliveries, objects)
                 .join(jobs)
-                .where(deliveries.c.state == DeliveryState.PENDING)
+                .where(deliveries.c.state.in_((DeliveryState.PENDING, DeliveryState.SENT)))
             )
             per_destination = (
                 select(deliveries.c.destination, deliveries.c.state, func.count())

@@ -20,6 +20,7 @@ from dicom_nodes.listener import run_listener
 from dicom_nodes.references import COMMITMENT, COMMITMENT_INSTANCE
 from dicom_nodes.sender import Sender
 from dicom_nodes.status import Verdict
+from service.audit.trail import open_trail
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.schema import deliveries
@@ -77,7 +78,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.sender = Sender(settings)
         self.engine = open_database(settings.database_url)
-        self.confirmer = Confirmer(Deliveries(self.engine), settings)
+        self.confirmer = Confirmer(Deliveries(self.engine), settings, open_trail(settings, "sender"))
 
     def deliver(self) -> int:
         return self.sender.deliver("@PACS", threading.Event())

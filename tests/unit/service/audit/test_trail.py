@@ -174,6 +174,15 @@ def test_a_transfer_holds_the_receivers_answer(house: House, accepted: bool, out
     assert details(record)["answer"] == "0xB000 coercion of data elements"
 
 
+@pytest.mark.parametrize(("held", "outcome", "kind"), [(True, "0", "confirmed"), (False, "4", "not confirmed")])
+def test_a_confirmation_is_a_record_of_its_own(house: House, held: bool, outcome: str, kind: str) -> None:
+    house.trail.confirmed(delivery(), held=held, answer="Storage Commitment")
+    record, root = house.only()
+    assert record.kind == kind
+    assert event_of(root) == ("110104", "R", outcome)
+    assert details(record)["object sha256"] == "b" * 64
+
+
 def test_a_flood_of_alerts_becomes_one_a_minute_that_counts_the_rest(house: House) -> None:
     for _ in range(1000):
         house.trail.alert("10.6.6.6", "unknown AE title")
