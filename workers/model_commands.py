@@ -164,7 +164,7 @@ def _report(found: Check, *, as_json: bool) -> None:
         ("answers every input alike", found.constant),
         ("probability alone and in a batch differs by", f"{found.batch_difference:.1e}"),
         ("runtime", " ".join(found.runtime.values())),
-        ("probability differs from float32 by", f"{found.fast_difference:.1e}"),
+        ("rounding may move a probability by up to", f"{found.fast_difference:.1e}"),
         ("images per second", found.images_per_second),
     ):
         console.print(f"  {title}: {value}", highlight=False)

@@ -33,6 +33,17 @@ def calibrated(card: ModelCard, logits: NDArray[np.float64]) -> NDArray[np.float
     return probabilities
 
 
+def largest_change(card: ModelCard, logits: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """Return how far the difference of two sets of logits, shape (batch, labels), could move any probability.
+
+    Not at the logits given, which may lie where a sigmoid is flat, but wherever it is steepest: a quarter of the
+    difference for a sigmoid, half of it for a softmax and for torchxrayvision's score.
+    """
+    temperature = np.array([label.temperature for label in card.labels])
+    steep = card.task == "multi-class" or any(label.op_norm is not None for label in card.labels)
+    return float(np.abs((logits - others) / temperature).max()) * (0.5 if steep else 0.25)
+
+
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return shares that sum to 1 along the last axis."""
     powers = np.exp(values - values.max(axis=-1, keepdims=True))

@@ -66,7 +66,7 @@ class Check:
     runtime: Mapping[str, str]
     """What `logits` uses."""
     fast_difference: float
-    """Largest difference of a probability between it and float32."""
+    """How far its rounding could move a probability, from float32's."""
     images_per_second: float
     """Of `logits`, batch of 4 (1 for a volume), on this machine while it did whatever else it was doing."""
     methods: tuple[MethodCheck, ...]
@@ -96,8 +96,7 @@ def check_package(
     one, other = classifier.exact_logits(batch), classifier.exact_logits(batch)
     alone = torch.cat([classifier.exact_logits(batch[i : i + 1]) for i in range(len(batch))])
     probabilities = classifier.probabilities(one)
-    others = classifier.probabilities(classifier.exact_logits(probes(classifier.card).to(device)))
-    spread = np.ptp(np.concatenate([probabilities, others]), axis=0)
+    spread = np.ptp(torch.cat([one, classifier.exact_logits(probes(classifier.card).to(device))]).cpu().numpy(), axis=0)
     return Check(
         name=classifier.card.name,
         sha256=classifier.card.weights.sha256,

@@ -1,7 +1,7 @@
 """Model packages, loaded: a card, weights whose digest was checked, a network, and the fastest runtime that is safe.
 
-Safe means: on probe inputs the fast runtime's probabilities lie within `TOLERANCE` of float32's, and whenever a
-probability comes within `GUARD` of an operating point, float32 decides. So no finding changes sides by rounding.
+Safe means: whenever a probability comes within `GUARD` of an operating point, float32 decides; and the fast runtime's
+rounding on probe inputs is too small to carry any probability across that guard band. So rounding changes no finding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from service.errors import ModelError
 from service.model_card import CODED_FORMATS, load_card
-from workers.models.calibration import calibrated
+from workers.models.calibration import calibrated, largest_change
 from workers.models.folding import fast_dtype, inference_copy
 from workers.models.loaders import load_network, load_onnx, read_weights
 from workers.models.runtimes import TorchRuntime
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 0.01
-"""Largest difference of a probability on the probes that a fast runtime may show."""
 GUARD = 0.02
 """Probabilities this near to an operating point are computed again in float32."""
 PROBES = 2
@@ -54,7 +52,7 @@ class PackagedClassifier:
     fast: Runtime | None = None
     """What `logits` uses where it is safe; None: the reference."""
     fast_difference: float = 0.0
-    """Largest difference of a probability between the two on the probes."""
+    """How far the rounding seen on the probes could move a probability; see `calibration.largest_change`."""
     series: Series | None = None
     """The series that images are slices of, for models that read slices; see `of_series`."""
 
@@ -185,8 +183,8 @@ def load_package(folder: Path, device: torch.device, *, fast: bool = True) -> Pa
 
 
 def _choose_fast(classifier: PackagedClassifier, network: nn.Module, logits: torch.Tensor) -> None:
-    """Take the fastest precision of this machine when it stays within the tolerance, else float32 folded."""
-    expected = classifier.probabilities(logits)
+    """Take the fastest precision of this machine whose rounding stays within the guard band, else float32 folded."""
+    expected = logits.double().cpu().numpy()
     batch = probes(classifier.card).to(classifier.device)
     for dtype in dict.fromkeys((fast_dtype(classifier.device), torch.float32)):
         precision = str(dtype).removeprefix("torch.")
@@ -200,8 +198,8 @@ def _choose_fast(classifier: PackagedClassifier, network: nn.Module, logits: tor
             log.info("model %s: %s cannot be computed on this machine", classifier.card.name, precision)
             continue
         if bool(torch.isfinite(found).all()):
-            difference = float(np.abs(classifier.probabilities(found) - expected).max())
-            if difference <= TOLERANCE:
+            difference = largest_change(classifier.card, expected, found.double().cpu().numpy())
+            if difference <= GUARD:
                 classifier.fast, classifier.fast_difference = runtime, difference
                 return
         log.info("model %s: %s differs too much on this machine, not used", classifier.card.name, precision)
