@@ -134,7 +134,9 @@ class IntegratedGradients:
         ends = gradients.exact_logits(torch.cat([start, image]))[:, list(labels)]
         change = ends[1] - ends[0]
         path = self._walk(image, start, labels, gradients, change)
-        if self._precision == "auto" and gradients.dtype != torch.float32 and not self._met(path, change):
+        # Without a tolerance the steps are a wish, not an attempt that could have failed.
+        doubtful = self._tolerance > 0 and not self._met(path, change)
+        if self._precision == "auto" and gradients.dtype != torch.float32 and doubtful:
             gradients = Gradients(classifier, batch.shape[1:], "float32")
             path = self._walk(image, start, labels, gradients, change)
         return self._explanations(path, change, time.perf_counter() - begun)
