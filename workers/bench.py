@@ -17,6 +17,7 @@ from service.pipelines import load_pipelines
 from workers.bench_explainers import explainers
 from workers.bench_inference import inference
 from workers.bench_localisation import localisation, thresholds
+from workers.bench_scale import scale
 from workers.phantom.files import write_samples
 from workers.pipeline import Analyst
 from workers.sandbox import PACS_AE, Sandbox, any_pacs
@@ -30,6 +31,7 @@ def bench() -> None:
 
 
 bench.add_command(ingest)
+bench.add_command(scale)
 bench.add_command(localisation)
 bench.add_command(thresholds)
 bench.add_command(inference)

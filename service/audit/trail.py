@@ -32,7 +32,7 @@ _MAXIMUM_ALERTS = 1000
 
 
 def settings_digest(settings: Settings) -> str:
-    """Hash of all settings, for saying whether two results were made with the same ones."""
+    """Hash of all settings: were two results made with the same ones?"""
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
 
@@ -91,10 +91,7 @@ class Trail:
     def received(self, example: Instance, counts: Mapping[str, int], details: Mapping[str, str]) -> None:
         """DICOM Instances Transferred (A.5.3.7): what one association stored of one study.
 
-        Args:
-            example: any of the instances, for peer and study.
-            counts: instances by SOP Class UID.
-            details: further values, for example how many were set aside.
+        `example` is any of the instances, `counts` has their number by SOP Class UID.
         """
         self._write(
             "received",
@@ -110,11 +107,7 @@ class Trail:
     def result(self, job: Job, inputs: Mapping[str, str], made: tuple[OutboxObject, ...], *, state: str) -> None:
         """DICOM Instances Accessed (A.5.3.6): which inputs, model, software and settings made which objects.
 
-        Args:
-            job: the job with the attempt that made them.
-            inputs: SHA-256 by SOP Instance UID.
-            made: the objects.
-            state: what the job became.
+        `inputs` has the SHA-256 of each by SOP Instance UID; `state` is what the job becomes.
         """
         details = {
             "job": job.id,
@@ -122,7 +115,7 @@ class Trail:
             "state": state,
             "pipeline": f"{job.pipeline} {job.pipeline_version}",
             "model sha256": job.model_sha256,
-            "software": f"pellucid {version('pellucid')}",
+            "software": _software(),
             "settings sha256": self._settings_sha256,
             **{f"input {uid} sha256": digest for uid, digest in inputs.items()},
             **{f"object {entry.sop_instance_uid} sha256": entry.sha256 for entry in made},
@@ -238,7 +231,7 @@ class Trail:
             participants=(self._ourselves(),),
             about=Subject(identifier=str(self._log.folder), is_node=False, details={"records up to": str(number)}),
         )
-        # The one record whose absence would make an intact log look tampered with: here a failure must stop.
+        # Without this record an intact log would look tampered with: here a failure must stop.
         self._log.append(kind=PURGED, message=self._xml(event), note=anchor(number, digest))
 
     def _activity(self, kind: Code) -> None:
@@ -253,10 +246,7 @@ class Trail:
                 about=Subject(
                     identifier=self._source,
                     is_node=True,
-                    details={
-                        "software": f"pellucid {version('pellucid')}",
-                        "settings sha256": self._settings_sha256,
-                    },
+                    details={"software": _software(), "settings sha256": self._settings_sha256},
                 ),
             ),
         )
@@ -293,6 +283,10 @@ def _by_class(made: tuple[OutboxObject, ...]) -> dict[str, tuple[str, ...]]:
     for entry in made:
         classes[entry.sop_class_uid] = (*classes.get(entry.sop_class_uid, ()), entry.sop_instance_uid)
     return classes
+
+
+def _software() -> str:
+    return f"pellucid {version('pellucid')}"
 
 
 def open_trail(settings: Settings, process: str, *, failed: Callable[[], None] = lambda: None) -> Trail:

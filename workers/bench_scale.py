@@ -1,0 +1,255 @@
+"""`pellucid bench scale`: are ledger, queue and spool the limit when there are many workers and many jobs?
+
+The workers are real Celery workers over Redis and PostgreSQL, with the ledger's claims, leases and fencing, the
+spool and the outbox. Only the model is not real: it sleeps, so that many workers fit on a small machine.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.ledger.arrivals import Arrival, Arrivals
+from service.ledger.database import open_database
+from service.ledger.delivery import Deliveries
+from service.ledger.work import Work
+from service.observe import configure_logging
+from service.outbox import Outbox
+from service.queue import PROCESS, QUEUES, enqueue, make_app
+from service.settings import load_settings
+from service.spool import Spool
+from workers.bench_books import (
+    DESTINATION,
+    OBJECT_BYTES,
+    STUDY,
+    count_jobs,
+    fill,
+    make_instance,
+    make_job,
+    make_object,
+    settle,
+    unfinished,
+)
+from workers.sandbox import wait_until
+from workers.servers import postgresql_server, redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.settings import Settings
+
+JOBS_PER_WORKER = 8
+_COST_JOBS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement. `workers` 0 stands for the cost of one job's way through the books, without a model."""
+
+    workers: int
+    sleep_s: float
+    jobs: int
+    jobs_per_s: float
+    efficiency: float
+    """Throughput per worker, against one worker."""
+    ledger_jobs: int
+    """Jobs in the ledger before."""
+    cost_per_job_ms: float
+    """Wall-clock time per job and worker beyond the model's sleep."""
+
+
+@click.command()
+@click.option("--workers", "counts", default="1,2,4,8,16,32", show_default=True, help="Numbers of workers.")
+@click.option("--sleep", default=1.0, show_default=True, help="What the model takes, in seconds.")
+@click.option("--ledger", default="100,1000,10000,100000", show_default=True, help="Jobs in the ledger before.")
+@click.option("--database-url", default="", help="PostgreSQL to use; default: a cluster of its own.")
+@click.option("--broker-url", default="", help="Redis to use; default: one of its own.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def scale(  # noqa: PLR0917 -- click passes them by name
+    counts: str, sleep: float, ledger: str, database_url: str, broker_url: str, as_json: bool
+) -> None:
+    """Throughput with many workers, and the cost of a job with many jobs in the ledger."""
+    many, filled = _numbers(counts), _numbers(ledger)
+    configure_logging("bench")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-scale-")))
+        database = database_url or stack.enter_context(postgresql_server(folder / "postgresql"))
+        broker = broker_url or stack.enter_context(redis_server(folder / "redis"))
+        bench = Bench(folder / "state", database=database, broker=broker)
+        rows = bench.many_workers(many, sleep)
+        rows += bench.many_workers([max(many)], 0.0)
+        rows += [bench.cost(jobs) for jobs in filled]
+        bench.close()
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    for row in rows:
+        click.echo("  ".join(f"{name} {value}" for name, value in asdict(row).items()))
+
+
+class Bench:
+    """A ledger, a queue, a spool and an outbox."""
+
+    def __init__(self, folder: Path, *, database: str, broker: str) -> None:
+        self._variables = {
+            "PELLUCID__STATE__DIRECTORY": json.dumps(str(folder)),
+            "PELLUCID__LEDGER__DATABASE_URL": json.dumps(database),
+            "PELLUCID__QUEUE__BROKER_URL": json.dumps(broker),
+        }
+        settings = load_settings(None, self._variables)
+        self._engine = open_database(settings.database_url)
+        self._app = make_app(settings)
+        self._arrivals, self._work = Arrivals(self._engine), Work(self._engine)
+        self._spool, self._outbox = Spool(folder / "spool"), Outbox(folder / "outbox")
+        self._spool.prepare()
+        self._number = 0
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    def many_workers(self, counts: Sequence[int], sleep_s: float) -> list[Row]:
+        """Measure throughput with each number of workers; the first one is the yardstick."""
+        rows: list[Row] = []
+        for count in counts:
+            jobs = count * (JOBS_PER_WORKER if sleep_s else 40)
+            before = count_jobs(self._engine)
+            seconds = self._throughput(count, jobs, sleep_s)
+            alone = rows[0].jobs_per_s / rows[0].workers if rows else jobs / seconds / count
+            rows.append(
+                Row(
+                    workers=count,
+                    sleep_s=sleep_s,
+                    jobs=jobs,
+                    jobs_per_s=round(jobs / seconds, 2),
+                    efficiency=round(jobs / seconds / count / alone, 3),
+                    ledger_jobs=before,
+                    cost_per_job_ms=round((seconds * count / jobs - sleep_s) * 1000, 2),
+                )
+            )
+        return rows
+
+    def cost(self, ledger_jobs: int) -> Row:
+        """Measure the way of a job through all books, one at a time, with so many jobs in the ledger."""
+        fill(self._engine, ledger_jobs)
+        settle(self._engine)
+        before = count_jobs(self._engine)
+        runner = SleepingRunner(self._settings(), 0.0)
+        deliveries = Deliveries(self._engine)
+        begun = time.perf_counter()
+        for _ in range(_COST_JOBS):
+            job = self._create()
+            enqueue(self._app, job, "routine")
+            self._work.wake(job)
+            runner.run(job)
+            for delivery in deliveries.claim(DESTINATION, lease_s=60):
+                deliveries.delivered(delivery)
+        seconds = time.perf_counter() - begun
+        runner.engine.dispose()
+        with self._app.connection_for_write() as connection:
+            connection.default_channel.queue_purge("routine")
+        return Row(
+            workers=0,
+            sleep_s=0.0,
+            jobs=_COST_JOBS,
+            jobs_per_s=round(_COST_JOBS / seconds, 2),
+            efficiency=1.0,
+            ledger_jobs=before,
+            cost_per_job_ms=round(seconds / _COST_JOBS * 1000, 2),
+        )
+
+    def _throughput(self, workers: int, jobs: int, sleep_s: float) -> float:
+        """Return seconds from the first job's start to the last one's end, workers being up before."""
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=serve, args=(self._variables, sleep_s)) for _ in range(workers)]
+        # A forked child must not inherit an open connection.
+        self._engine.dispose()
+        for child in children:
+            child.start()
+        try:
+            # Each worker does one job first: only then all of them are known to be up.
+            self._run([self._create() for _ in range(workers * 2)], timeout_s=300)
+            names = [self._create() for _ in range(jobs)]
+            return self._run(names, timeout_s=600)
+        finally:
+            for child in children:
+                child.terminate()
+            for child in children:
+                child.join(timeout=30)
+
+    def _run(self, names: list[str], *, timeout_s: float) -> float:
+        begun = time.perf_counter()
+        for name in names:
+            enqueue(self._app, name, "routine")
+        wait_until(lambda: unfinished(self._engine) == 0, timeout_s=timeout_s, what="the jobs did not end")
+        return time.perf_counter() - begun
+
+    def _settings(self) -> Settings:
+        return load_settings(None, self._variables)
+
+    def _create(self) -> str:
+        """Let one instance arrive and make a job of it, as listener and intake do."""
+        self._number += 1
+        uid = f"2.25.{os.getpid()}{self._number:08d}"
+        incoming = self._spool.receive()
+        incoming.write(b"x" * OBJECT_BYTES)
+        key = self._spool.keep(incoming, study_instance_uid=STUDY, sop_instance_uid=uid)
+        instance = make_instance(uid, key, incoming.sha256)
+        arrival = Arrival(instance=instance, association="bench", association_expires_at=time.time() + 60)
+        self._arrivals.record_all([arrival])
+        job = make_job(uid)
+        self._work.assign([job], [instance])
+        return job.id
+
+
+class SleepingRunner:
+    """What a worker does with a job, with a model that sleeps."""
+
+    def __init__(self, settings: Settings, sleep_s: float) -> None:
+        self.engine = open_database(settings.database_url)
+        self._work = Work(self.engine)
+        self._spool = Spool(settings.state.directory / "spool")
+        self._outbox = Outbox(settings.state.directory / "outbox")
+        self._lease_s = settings.worker.lease_s
+        self._sleep_s = sleep_s
+
+    def run(self, job_id: str) -> None:
+        """Claim, read, sleep, write, finish."""
+        claim = self._work.claim(job_id, lease_s=self._lease_s, maximum_attempts=3)
+        if claim is None:
+            return
+        content = self._spool.path(claim.inputs[0].key).read_bytes()
+        time.sleep(self._sleep_s)
+        key = self._outbox.keep(job_id, content + job_id.encode())
+        self._work.finish(claim, [make_object(claim.inputs[0].sop_instance_uid, job_id, key)], [DESTINATION])
+
+
+def serve(variables: dict[str, str], sleep_s: float) -> None:
+    """Be one Celery worker, until SIGTERM."""
+    # Celery says goodbye on standard output, where the figures go.
+    os.dup2(2, 1)
+    settings = load_settings(None, variables)
+    app = make_app(settings)
+    runner = SleepingRunner(settings, sleep_s)
+    app.task(runner.run, name=PROCESS)
+    options: dict[str, Any] = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+    app.Worker(pool="solo", queues=list(QUEUES), loglevel="ERROR", quiet=True, **options).start()
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no list of numbers like 1,2,4") from None
+    if not found or min(found) < 1:
+        raise click.BadParameter(f"'{text}': each number is at least 1")
+    return found
