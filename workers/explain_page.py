@@ -99,8 +99,18 @@ def _film(film: Film, out: Path) -> str:
         if scenes:
             cards = [_original(scenes[0], film, out), *(_card(one, film, out) for one in scenes)]
             parts.append(f'<div class="cards">{"".join(cards)}</div>')
-    parts += [f'<p class="note">No map: {escape(sentence)}</p>' for sentence in result.unavailable]
+    parts.append(_missing(result.unavailable))
     return "\n".join([*parts, "</section>"])
+
+
+def _missing(unavailable: Sequence[str]) -> str:
+    """Say once for each reason which methods gave no map."""
+    methods: dict[str, list[str]] = {}
+    for sentence in unavailable:
+        title, _, reason = sentence.partition(": ")
+        methods.setdefault(reason, []).append(title)
+    lines = "".join(f"<li>{escape(', '.join(names))}: {escape(why)}</li>" for why, names in methods.items())
+    return f'<div class="note"><b>No map:</b><ul>{lines}</ul></div>' if lines else ""
 
 
 def _summary(finding: Finding, result: Result, attributions: Sequence[Attribution]) -> str:

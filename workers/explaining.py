@@ -146,7 +146,7 @@ class _Run:
         """Take the probabilities, and the time that they took."""
         begun = time.monotonic()
         answers = self.scene.classifier.probabilities(self.scene.classifier.logits(self.scene.batch))[0]
-        self.clock.forward_s = time.monotonic() - begun
+        self.clock.learn(1, time.monotonic() - begun)
         self.probabilities = {label: float(answers[label]) for label in labels}
 
     def explain(self, explainer: Explainer, labels: Sequence[int]) -> None:
@@ -154,12 +154,14 @@ class _Run:
         if self.subjects and not self.clock.allows(explainer.cost * len(labels)):
             self._refuse(explainer, f"the time for explanations ({self.clock.budget_s:g} s) would not have sufficed")
             return
+        begun = time.monotonic()
         try:
             with memory_errors():
                 explanations = explainer.explain(self.scene.classifier, self.scene.batch, labels)
         except UnsupportedMethodError as error:
             self._refuse(explainer, str(error))
             return
+        self.clock.learn(explainer.cost * len(labels), time.monotonic() - begun)
         if not all(bool(torch.isfinite(explanation.map).all()) for explanation in explanations):
             self._refuse(explainer, "its map holds values that are not finite")
             return

@@ -59,7 +59,8 @@ class Agreement:
         del scene
         if not others:
             return ()
-        ranks = [rank_correlation(subject.cells, other.cells) for other in others]
+        # Some methods have no negative part, and none is drawn: only the positive parts can be compared.
+        ranks = [rank_correlation(np.maximum(subject.cells, 0), np.maximum(other.cells, 0)) for other in others]
         tops = [top_overlap(subject.cells, other.cells) for other in others]
         return (
             Measure(

@@ -22,6 +22,14 @@ class Clock:
         self.forward_s = 0.0
         self._begun = time.monotonic()
 
+    def learn(self, forwards: int, seconds: float) -> None:
+        """Note that so many forward passes took so long; the fastest that was seen is what the next are held to.
+
+        One slow pass on a busy machine must not cost every method that follows.
+        """
+        if forwards > 0:
+            self.forward_s = min(self.forward_s or seconds, seconds / forwards)
+
     def allows(self, forwards: int) -> bool:
         """Tell whether so many forward passes still fit; none always do."""
         if forwards == 0:

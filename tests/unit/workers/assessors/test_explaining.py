@@ -22,6 +22,7 @@ from bright_spots import (
 from service.errors import PipelineError
 from service.pipelines import Explanation, Threshold
 from service.types import Verdict
+from workers.assessors.budget import Clock
 from workers.explaining import BELOW, Explained, explain_image, explain_input
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ def test_the_cheapest_method_runs_even_when_there_is_no_time_and_is_no_more_than
     assert only.assessment is not None
     assert only.assessment.verdict is Verdict.CAUTION
     assert "Not measured" in only.assessment.reasons[0]
+
+
+def test_one_slow_pass_does_not_cost_the_methods_that_follow() -> None:
+    clock = Clock(budget_s=10.0)
+    clock.learn(1, 5.0)
+    assert not clock.allows(3)
+    clock.learn(10, 1.0)
+    clock.learn(1, 7.0)
+    assert clock.allows(50)
+    assert not clock.allows(200)
+    assert clock.allows(0)
 
 
 def test_a_map_without_anything_positive_is_not_shown(model: PackagedClassifier) -> None:
