@@ -62,6 +62,22 @@ def listener(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
     if chosen.known_peers_only:
         yield from _loose_peers(settings)
+    web = settings.dicomweb
+    if web.port and not _is_loopback(web.host) and not web.token:
+        yield Diagnosis(
+            name="dicomweb",
+            state=State.WARNING,
+            found=f"{web.host}:{web.port} takes studies from everybody on the network",
+            advice="set dicomweb.token, and keep dicomweb.host on loopback behind a reverse proxy with TLS",
+        )
+    web = settings.dicomweb
+    if web.port and not _is_loopback(web.host):
+        yield Diagnosis(
+            name="dicomweb",
+            state=State.WARNING,
+            found=f"STOW-RS at {web.host}:{web.port} speaks no TLS" + ("" if web.token else " and asks for no token"),
+            advice="set dicomweb.host to 127.0.0.1 behind a reverse proxy with TLS, and dicomweb.token",
+        )
     if not _is_loopback(settings.http.host) and any(
         (settings.http.listener_port, settings.http.worker_port, settings.http.sender_port)
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from service.audit import message
 from service.audit.chain import AuditLog
+from service.audit.digest import settings_digest
 from service.audit.message import Action, Event, Outcome, Participant, Study, Subject, to_xml
 from service.audit.verify import PURGED, anchor
 
@@ -29,11 +29,6 @@ log = logging.getLogger(__name__)
 ALERT_EVERY_S = 60.0
 """The same alert of the same address is written so often at most; the next one says how many were left out."""
 _MAXIMUM_ALERTS = 1000
-
-
-def settings_digest(settings: Settings) -> str:
-    """Hash of all settings: were two results made with the same ones?"""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
 
 def open_log(settings: Settings) -> AuditLog:

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from pydicom import dcmread
 
 from service.audit.commands import details
-from service.audit.trail import open_log, open_trail, settings_digest
+from service.audit.digest import settings_digest
+from service.audit.trail import open_log, open_trail
 from service.intake import Intake
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database

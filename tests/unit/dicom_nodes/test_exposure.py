@@ -65,6 +65,15 @@ def test_a_known_peer_whose_title_is_enough_is_warned_of(tmp_path: Path) -> None
     assert [entry.name for entry in listener(chosen) if entry.state is State.WARNING] == ["peer loose"]
 
 
+@pytest.mark.parametrize(("token", "says"), [("", "asks for no token"), ("secret", "speaks no TLS")])
+def test_a_web_door_on_the_network_is_warned_of(tmp_path: Path, token: str, says: str) -> None:
+    chosen = settings(tmp_path, DICOMWEB__HOST="0.0.0.0", DICOMWEB__PORT="8080", DICOMWEB__TOKEN=f'"{token}"')  # noqa: S104
+    (found,) = [entry for entry in listener(chosen) if entry.name == "dicomweb"]
+    assert found.state is State.WARNING
+    assert says in found.found
+    assert "secret" not in found.found
+
+
 def test_metrics_on_the_network_are_warned_of(tmp_path: Path) -> None:
     chosen = settings(tmp_path, HTTP__HOST="0.0.0.0", HTTP__LISTENER_PORT="9464")  # noqa: S104 -- what is warned of
     assert [entry.name for entry in listener(chosen) if entry.state is State.WARNING] == ["http"]

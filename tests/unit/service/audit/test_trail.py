@@ -8,7 +8,9 @@ import pytest
 
 from service.audit.chain import AuditLog, Record
 from service.audit.commands import details
+from service.audit.digest import settings_digest
 from service.audit.trail import Trail
+from service.settings import load_settings
 from service.types import Delivery, DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
@@ -203,6 +205,15 @@ def test_a_log_that_cannot_be_written_is_counted_and_stops_nothing(
     house.trail.receiving(instance())
     assert house.failures == 1
     assert "audit log cannot be written" in caplog.text
+
+
+def test_the_settings_digest_tells_settings_apart_and_holds_no_secret() -> None:
+    def digest(**values: str) -> str:
+        return settings_digest(load_settings(None, {f"PELLUCID__{name}": value for name, value in values.items()}))
+
+    secrets = {"LEDGER__DATABASE_URL": "postgresql+psycopg://a:secret@b/c", "DICOMWEB__TOKEN": "secret"}
+    assert digest() == digest(**secrets)
+    assert digest() != digest(WORKER__LEASE_S="31.0")
 
 
 def test_hostile_names_stay_text(house: House) -> None:
