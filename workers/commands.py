@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dicom_nodes.objects.attributes import text
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.preview import preview_png
+from dicom_nodes.objects.read import read_header
 from service.cli import UsageError, settings_of
 from service.errors import PellucidError
 from service.observe import configure_logging
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.pipelines import Pipeline
-    from workers.pipeline import Analysis, Analyst
+    from workers.pipeline import Analysis, Analyst, SeriesAnalysis
 
 from pathlib import Path
 
@@ -99,8 +101,10 @@ class ExplainedFile:
 
 
 def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
-    """Analyse files one by one; a refused one does not stop the others."""
+    """Analyse files one by one, or study by study where the model reads series; a refused one stops no other."""
     out.mkdir(parents=True, exist_ok=True)
+    if analyst.reads_series:
+        return _explain_series(analyst, files, out)
     from workers.explain_page import Film, write_page  # noqa: PLC0415 - torch comes with it
 
     rows, films = [], []
@@ -119,7 +123,29 @@ def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[Ex
     return rows
 
 
-def _write_objects(analysis: Analysis, file: Path, out: Path, stem: str) -> ExplainedFile:
+def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
+    studies: dict[str, list[Path]] = {}
+    rows = []
+    for file in files:
+        try:
+            header, _ = read_header(file)
+            studies.setdefault(text(header, "StudyInstanceUID"), []).append(file)
+        except PellucidError as error:
+            rows.append(ExplainedFile(file=str(file), reason=str(error)))
+    for number, paths in enumerate(track(studies.values(), description="explaining", console=Console(stderr=True))):
+        stem = f"{number:04d}-series"
+        try:
+            analysis = analyst.analyse_series(
+                paths, job_id=f"explain-{os.getpid()}-{stem}", created_at=datetime.now(UTC).replace(microsecond=0)
+            )
+        except PellucidError as error:
+            rows.append(ExplainedFile(file=str(paths[0].parent), reason=str(error)))
+            continue
+        rows.append(_write_objects(analysis, paths[0].parent, out, stem))
+    return rows
+
+
+def _write_objects(analysis: Analysis | SeriesAnalysis, file: Path, out: Path, stem: str) -> ExplainedFile:
     written = []
     for entry in analysis.objects:
         path = out / f"{stem}.{entry.kind}.dcm"

@@ -150,7 +150,10 @@ class Analyst:
         Raises:
             NotEligibleError: the model does not read this image; the message says why.
             InvalidInstanceError: the file is no usable DICOM instance.
+            PipelineError: the model reads series.
         """
+        if self.reads_series:
+            raise PipelineError(f"model '{self.pipeline.model}' reads series, not single images")
         dataset, header = read_header(path)
         reason = reason_not_to_read(header, self.classifier.card.eligibility, self.pipeline.modalities)
         if reason:
