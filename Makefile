@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-APT := orthanc dcmtk dicom3tools poppler-utils redis-server postgresql
+APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server postgresql
 
 .DEFAULT_GOAL := help
 .PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference constraints sbom audit-dependencies clean

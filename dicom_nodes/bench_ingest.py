@@ -57,7 +57,7 @@ class Run:
 
 
 @click.command()
-@click.option("--seconds", default=30.0, show_default=True, help="Begin no further repeat after so long.")
+@click.option("--seconds", default=20.0, show_default=True, help="Begin no further repeat after so long.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="At most; the median counts.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def ingest(seconds: float, repeats: int, as_json: bool) -> None:

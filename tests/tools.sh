@@ -5,6 +5,7 @@ missing=''
 for package in "$@"; do
     case "$package" in
         orthanc) tool=Orthanc ;;
+        orthanc-dicomweb) tool=/usr/share/orthanc/plugins/libOrthancDicomWeb.so ;;
         dcmtk) tool=storescu ;;
         dicom3tools) tool=dciodvfy ;;
         poppler-utils) tool=pdftotext ;;
@@ -12,7 +13,7 @@ for package in "$@"; do
         postgresql) tool=pg_ctlcluster ;;
         *) tool=$package ;;
     esac
-    command -v "$tool" >/dev/null 2>&1 || missing="$missing $package"
+    [ -e "$tool" ] || command -v "$tool" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
