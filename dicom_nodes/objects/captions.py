@@ -74,12 +74,12 @@ def is_shown(attribution: Attribution) -> bool:
 def trust(attribution: Attribution) -> str:
     """Say how far an explanation may be trusted on this image."""
     if attribution.assessment is None:
-        return "explanation not assessed"
+        return "not assessed"
     if attribution.assessment.verdict is Verdict.RELIABLE:
-        return "explanation reliable by its measures"
+        return "reliable by its measures"
     if attribution.assessment.verdict is Verdict.CAUTION:
-        return "explanation: use with caution"
-    return "explanation not shown"
+        return "use with caution"
+    return "not shown"
 
 
 def doubts(attribution: Attribution) -> str:
@@ -91,9 +91,19 @@ def doubts(attribution: Attribution) -> str:
 
 def measure(value: Measure) -> str:
     """Give one figure beside what it is compared with."""
-    unit = "" if value.unit == "1" else f" {value.unit}"
+    # Braces mark a UCUM annotation, which is for machines.
+    unit = "" if value.unit == "1" else f" {value.unit.strip('{}')}"
     compared = "" if value.baseline is None else f" (for comparison {value.baseline:.3g}{unit})"
     return f"{value.title} {value.value:.3g}{unit}{compared}"
+
+
+def spread(attribution: Attribution) -> str:
+    """Say how far the methods behind a consensus differ where it is strong; empty for a single method."""
+    peak = float(np.fmax.reduce(attribution.map, axis=None))
+    if attribution.spread is None or not peak > 0:
+        return ""
+    differs = float(attribution.spread[attribution.map >= peak / 2].mean()) / peak
+    return f"Inside its 50 % region the methods differ by {differs:.0%} of its maximum on average."
 
 
 def model(result: Result) -> str:

@@ -104,7 +104,7 @@ def _title(scene: Scene) -> list[Line]:
     if attribution is None:
         return []
     lines = [Line(text=attribution.title, size=28, colour=WHITE)]
-    lines.append(Line(text=captions.trust(attribution).capitalize(), size=24, colour=trust_colour(attribution)))
+    lines.append(Line(text=f"Explanation: {captions.trust(attribution)}", size=24, colour=trust_colour(attribution)))
     if not scene.withheld:
         smoothed = "Smoothed for display." if scene.smoothed else ""
         lines.append(Line(text=f"{captions.doubts(attribution)} {smoothed}".strip(), size=20, colour=QUIET))

@@ -30,10 +30,19 @@ class Section:
 
 def sections(subject: Subject) -> tuple[Section, ...]:
     """Tell a result: findings, explanations with their verdicts and doubts, how to read them, limits, model."""
+    return _titled(subject, explanations(subject))
+
+
+def short_sections(subject: Subject) -> tuple[Section, ...]:
+    """Tell the same without the figures of explanations, and without the findings, which a table tells."""
+    return _titled(subject, verdicts(subject))[1:]
+
+
+def _titled(subject: Subject, explained: tuple[str, ...]) -> tuple[Section, ...]:
     result = subject.result
     told = (
         Section(heading=dcm("121070", "Findings"), lines=findings(result)),
-        Section(heading=private("explanations", "Explanations of the model"), lines=explanations(subject)),
+        Section(heading=private("explanations", "Explanations of the model"), lines=explained),
         Section(heading=private("how-to-read", "How to read the maps"), lines=how_to_read(result)),
         Section(heading=private("limits", "Limits"), lines=limits(result)),
         Section(heading=private("model", "Model and software"), lines=(*model(result.model), *run(subject))),
@@ -55,15 +64,23 @@ def findings(result: Result) -> tuple[str, ...]:
 
 def explanations(subject: Subject) -> tuple[str, ...]:
     """Tell each explanation's verdict, doubts and figures, contradictions, and the slices that mattered."""
+    told = (" ".join(filter(None, (_verdict(each), _figures(each)))) for each in subject.result.attributions)
+    return (*told, *_context(subject))
+
+
+def verdicts(subject: Subject) -> tuple[str, ...]:
+    """Tell the same without figures, for a page that people read."""
+    return (*map(_verdict, subject.result.attributions), *_context(subject))
+
+
+def _context(subject: Subject) -> list[str]:
     result = subject.result
-    lines = [_explanation(attribution) for attribution in result.attributions]
-    if not result.attributions:
-        lines.append("No explanation was computed.")
+    lines = [] if result.attributions else ["No explanation was computed."]
     lines += [f"Methods contradict each other: {_sentence(line)}" for line in result.contradictions]
     lines += [f"Not computed: {_sentence(line)}" for line in result.unavailable]
     if subject.series is not None:
         lines += [line for finding in explained_findings(result) for line in _slices(subject, finding)]
-    return tuple(lines)
+    return lines
 
 
 def how_to_read(result: Result) -> tuple[str, ...]:
@@ -110,12 +127,20 @@ def parameters(attribution: Attribution) -> str:
     return told or "no parameters"
 
 
-def _explanation(attribution: Attribution) -> str:
-    parts = [f"{captions.method(attribution)}: {captions.trust(attribution)}.", captions.doubts(attribution)]
-    if attribution.assessment is not None and attribution.assessment.measures:
-        parts.append("; ".join(captions.measure(value) for value in attribution.assessment.measures) + ".")
-    parts += [captions.no_positive(attribution), captions.ignored_negative(attribution)]
+def _verdict(attribution: Attribution) -> str:
+    parts = (
+        f"{captions.method(attribution)}: {captions.trust(attribution)}.",
+        captions.doubts(attribution),
+        captions.spread(attribution),
+        captions.no_positive(attribution),
+        captions.ignored_negative(attribution),
+    )
     return " ".join(filter(None, parts))
+
+
+def _figures(attribution: Attribution) -> str:
+    measures = attribution.assessment.measures if attribution.assessment else ()
+    return "; ".join(captions.measure(value) for value in measures) + "." if measures else ""
 
 
 def _slices(subject: Subject, finding: Finding) -> list[str]:

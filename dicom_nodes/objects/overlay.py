@@ -116,7 +116,7 @@ def _titles(scene: Scene) -> tuple[list[Line], list[Line]]:
     attribution = scene.attribution
     if attribution is None:
         return left, [Line(text="No explanation was computed", size=22, colour=QUIET)]
-    trust = f"{captions.trust(attribution).capitalize()}. {captions.doubts(attribution)}"
+    trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution)}"
     verdict = Line(text=trust, size=22, colour=trust_colour(attribution))
     return left, [Line(text=drawn(scene), size=22, colour=QUIET), verdict]
 

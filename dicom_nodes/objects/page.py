@@ -85,7 +85,7 @@ def _above(scene: Scene, size: float) -> list[Flowable]:
 def _below(about: Subject, size: float) -> list[Flowable]:
     scene = default_scene(about)
     flowables: list[Flowable] = [_paragraph(_legend(scene), size)]
-    for section in narrative.sections(about)[1:]:
+    for section in narrative.short_sections(about):
         flowables += [Spacer(1, size * 0.8), _paragraph(section.heading.meaning, size * 1.1, bold=True)]
         flowables += [_paragraph(line, size) for line in section.lines]
     flowables += [Spacer(1, size * 0.8), _paragraph(f"Source image: {scene.image.header.sop_instance_uid}", size * 0.9)]

@@ -55,7 +55,7 @@ def test_it_is_one_page_that_says_everything(
         "screening",
         "balanced (in use)",
         "not the extent of disease",
-        "LIME for Pneumonia: explanation not shown",
+        "LIME for Pneumonia: not shown",
         "Methods contradict each other",
         "Not validated on adults.",
         read.header.SOPInstanceUID[:20],

@@ -175,8 +175,8 @@ def test_each_explanation_has_a_group_with_its_verdict_and_figures(source: Make,
     found = groups(written)
     assert [named(group, "112039")[0].TextValue for group in found] == [
         "Pneumonia: model influence, region 1",
-        "LIME for Pneumonia: explanation not shown",
-        "RISE for Pneumonia: explanation reliable by its measures",
+        "LIME for Pneumonia: not shown",
+        "RISE for Pneumonia: reliable by its measures",
     ]
     assert len({named(group, "112040")[0].UID for group in found}) == 3
     verdicts = [named(group, "trust")[0] for group in found]

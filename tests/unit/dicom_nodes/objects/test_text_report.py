@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage
@@ -60,8 +62,8 @@ def test_every_operating_point_is_told_with_its_side(report: Callable[..., Datas
 
 def test_verdicts_doubts_and_figures_are_told(report: Callable[..., Dataset]) -> None:
     told = "\n".join(lines(report()))
-    assert "Grad-CAM for Pneumonia: explanation: use with caution. The map moves when the film is shifted." in told
-    assert "LIME for Pneumonia: explanation not shown. Deleting its parts changes nothing." in told
+    assert "Grad-CAM for Pneumonia: use with caution. The map moves when the film is shifted." in told
+    assert "LIME for Pneumonia: not shown. Deleting its parts changes nothing." in told
     assert "Deletion AUC 0.31 (for comparison 0.52)" in told
     assert "Methods contradict each other: Grad-CAM and LIME mark different parts." in told
     assert "Not computed: SHAP: the time was over." in told
@@ -108,3 +110,12 @@ def test_building_twice_gives_equal_bytes(source: Make, saved: Save, several: Re
     read = read_image(saved(source()))
     one, two = (to_bytes(build(read.header, read.image, several(read.image.grey.shape))) for _ in range(2))
     assert one == two
+
+
+def test_a_consensus_tells_how_far_its_methods_differ(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    result = several(read.image.grey.shape)
+    joined = dataclasses.replace(result.attributions[2], title="Consensus", method="consensus")
+    flat = dataclasses.replace(joined, spread=np.full(joined.map.shape, 0.25 * joined.map.max(), dtype=np.float32))
+    told = lines(build(read.header, read.image, dataclasses.replace(result, attributions=(flat,))))
+    assert any("the methods differ by 25% of its maximum on average" in line for line in told)
