@@ -84,6 +84,7 @@ def measure(folder: Path, *, seconds: float, repeats: int) -> list[Run]:
     servers = {name: start for name, start in _SERVERS.items() if name == "pellucid" or shutil.which(_PROGRAMS[name])}
     taken: dict[tuple[str, int, int, int], list[float]] = {}
     with ExitStack() as stack:
+        _say(f"starting {', '.join(servers)}")
         ports = {name: stack.enter_context(start(folder / name)) for name, start in servers.items()}
         begun = time.monotonic()
         for repeat in range(repeats):

@@ -214,7 +214,7 @@ def _outcome_of(file: SendFile, answer: Answer) -> SendOutcome:
             if value(item, _SOP_INSTANCE) == file.sop_instance_uid:
                 warning = _number(value(item, _WARNING_REASON))
                 return _outcome(file, Verdict.DELIVERED, describe(warning) if warning else "", warning or SUCCESS)
-        if answer.status == httpx.codes.OK and not response:
+        if answer.status == httpx.codes.OK and not answer.content:
             return _outcome(file, Verdict.DELIVERED, "", SUCCESS)
         return _outcome(file, Verdict.RETRY, f"the service answered {answer.status} and does not say what it stored")
     return _outcome(
