@@ -1,4 +1,8 @@
-"""The cards of the two demonstration models, up to what teaching them adds: digest, calibration, operating points."""
+"""The cards of the two demonstration models, up to what teaching them adds: digest, calibration, operating points.
+
+Their labels have private codes and say that they are about phantoms: on a patient's images these networks cry wolf (the
+muscles below a real skull were a "bleed" to one of them), and no archive should then hold a code of a haemorrhage.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ title = "{title}"
 version = "1"
 manufacturer = "Pellucid"
 intended_use = "Demonstration only: shows how {reading} read and explained. Never for patients, never for diagnosis."
-limits = "Learned from procedural phantoms alone and has never seen a patient: on real images its answer means nothing."
+limits = "Learned from procedural phantoms alone, never saw a patient. On real images its answer means nothing."
 task = "binary"
 
 [weights]
@@ -47,7 +51,7 @@ attribution = "Pellucid, workers/phantom"
 
 [[labels]]
 name = "{label}"
-code = {{{{ value = "{code}", scheme = "SCT", meaning = "{meaning}" }}}}
+code = {{{{ value = "{code}", scheme = "99PELLUCID", meaning = "{meaning}" }}}}
 """
 
 
@@ -66,9 +70,9 @@ CT_CARD = _HEAD.format(
     modality="CT",
     body_parts='["HEAD", "BRAIN", "SKULL"]',
     data="240 procedural head CT phantoms, half of them with a planted bleed; no patient",
-    label="Intracranial haemorrhage",
-    code="1386000",
-    meaning="Intracranial hemorrhage",
+    label="Planted bleed (phantoms only)",
+    code="PLANTED-BLEED",
+    meaning="Bleed planted in a phantom",
 )
 MR_CARD = _HEAD.format(
     name="brain-mr-tumour-demo",
@@ -80,7 +84,7 @@ MR_CARD = _HEAD.format(
     modality="MR",
     body_parts='["HEAD", "BRAIN", "SKULL"]',
     data="320 procedural brain MR phantoms, half of them with a planted tumour; no patient",
-    label="Brain tumour",
-    code="126952004",
-    meaning="Neoplasm of brain",
+    label="Planted tumour (phantoms only)",
+    code="PLANTED-TUMOUR",
+    meaning="Tumour planted in a phantom",
 )

@@ -44,7 +44,7 @@ def test_a_package_is_listed_and_shown(folder: Path) -> None:
     assert (row["name"], row["reads"], row["checked"], row["fault"]) == ("head-ct-bleed-demo", "slices", False, "")
     shown = CliRunner().invoke(models, ["show", "head-ct-bleed-demo"], catch_exceptions=False).stdout
     assert "Never for patients" in shown
-    assert "1386000" in shown
+    assert "PLANTED-BLEED" in shown
 
 
 def test_a_package_with_a_wrong_card_is_listed_with_its_fault(folder: Path) -> None:
