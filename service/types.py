@@ -317,6 +317,8 @@ class Result:
     """Sentences naming methods whose maps of one finding contradict each other."""
     unavailable: tuple[str, ...] = ()
     """Sentences naming methods that were asked for and gave no map, with the reason."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the input: what of a series was left out and why, and what is uneven."""
     supersedes: tuple[OutboxObject, ...] = ()
     """Objects of the earlier job that this result replaces."""
 

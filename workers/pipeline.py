@@ -210,7 +210,7 @@ class Analyst:
             limits=limits,
             doubts=self._doubts,
         )
-        result = self._result(findings, explained, job_id, created_at, tuple(supersedes))
+        result = self._result(findings, explained, job_id, created_at, tuple(supersedes), notes=source.notes)
         builders = {
             name: partial(build, source.headers, source.series, result) for name, build in self._series_outputs.items()
         }
@@ -244,6 +244,8 @@ class Analyst:
         job_id: str,
         created_at: datetime,
         supersedes: tuple[OutboxObject, ...],
+        *,
+        notes: tuple[str, ...] = (),
     ) -> Result:
         return Result(
             job_id=job_id,
@@ -256,6 +258,7 @@ class Analyst:
             attributions=explained.attributions,
             contradictions=explained.contradictions,
             unavailable=explained.unavailable,
+            notes=notes,
             supersedes=supersedes,
         )
 

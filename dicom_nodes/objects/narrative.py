@@ -97,8 +97,9 @@ def how_to_read(result: Result) -> tuple[str, ...]:
 
 
 def limits(result: Result) -> tuple[str, ...]:
-    """Tell what the model was not made for, and for what this must not be used."""
-    lines = (result.model.limits, captions.replaces(result), RESEARCH)
+    """Tell what was left out, what the model was not made for, and for what this must not be used."""
+    read = (f"What was read: {_sentence(note)}" for note in result.notes)
+    lines = (*read, result.model.limits, captions.replaces(result), RESEARCH)
     return tuple(line for line in lines if line)
 
 

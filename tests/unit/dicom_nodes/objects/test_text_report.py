@@ -119,3 +119,9 @@ def test_a_consensus_tells_how_far_its_methods_differ(source: Make, saved: Save,
     flat = dataclasses.replace(joined, spread=np.full(joined.map.shape, 0.25 * joined.map.max(), dtype=np.float32))
     told = lines(build(read.header, read.image, dataclasses.replace(result, attributions=(flat,))))
     assert any("the methods differ by 25% of its maximum on average" in line for line in told)
+
+
+def test_what_of_a_series_was_left_out_is_told(stack: Callable[..., tuple], several: Results) -> None:
+    headers, series = stack(3)
+    result = dataclasses.replace(several((64, 48), slices=3), notes=("2 scouts were left out",))
+    assert "What was read: 2 scouts were left out." in lines(build_series(headers, series, result))
