@@ -32,7 +32,7 @@ SMOOTH_NOISE = 0.1
 """Share of the input's range, as Pellucid's."""
 OCCLUSION = (32, 16)
 """Window and stride; captum has no default, so they are Pellucid's."""
-REGIONS = 36
+REGIONS = 56
 """Superpixels of KernelSHAP: Pellucid's, so that both play one game; `shap` brings none."""
 
 

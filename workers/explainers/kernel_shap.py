@@ -43,14 +43,14 @@ class KernelShap:
 
     name = "kernel-shap"
     title = "SHAP (KernelSHAP)"
-    cost = 320
+    cost = 300
 
     def __init__(
         self,
         *,
-        regions: int = 36,
-        samples: int = 384,
-        stability: float = 0.9,
+        regions: int = 56,
+        samples: int = 320,
+        stability: float = 0.8,
         replacement: str = "dark",
         seed: int = 0,
     ) -> None:

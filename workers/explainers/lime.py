@@ -42,14 +42,14 @@ class Lime:
 
     name = "lime"
     title = "LIME"
-    cost = 300
+    cost = 200
 
     def __init__(
         self,
         *,
-        regions: int = 36,
-        samples: int = 384,
-        stability: float = 0.9,
+        regions: int = 56,
+        samples: int = 256,
+        stability: float = 0.8,
         kernel_width: float = 0.25,
         ridge: float = 0.001,
         replacement: str = "dark",
