@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from workers.assessors.regions import Regions
     from workers.interfaces import Classifier, Explainer, Explanation
 
+CHEST = {"CHEST", "THORAX"}
 FILM = 4
 """Axes of a batch of films; volumes have one more and are explained without being assessed."""
 BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
@@ -67,9 +68,19 @@ def explain_image(
         labels,
         limits,
         to_source=partial(classifier.to_source, image),
-        regions=partial(find_regions, image.grey),
+        regions=partial(find_regions, image.grey) if _reads_chests(classifier) else None,
         doubts=doubts,
     )
+
+
+def _reads_chests(classifier: Classifier) -> bool:
+    """Tell whether lungs are to be looked for: on another body part the estimate would find some all the same."""
+    return not CHEST.isdisjoint(part.upper() for part in classifier.card.eligibility.body_parts)
+
+
+def _criteria(assessors: Sequence[Assessor], limits: Limits, *, anatomy: bool) -> tuple[Criterion, ...]:
+    every = with_thresholds([c for assessor in assessors for c in assessor.criteria], limits.thresholds)
+    return every if anatomy else tuple(criterion for criterion in every if not criterion.of_anatomy)
 
 
 def explain_input(
@@ -104,7 +115,7 @@ def explain_input(
     run = _Run(
         scene=Scene(classifier=classifier, batch=batch, seed=limits.seed, find_regions=regions),
         assessors=assessors,
-        criteria=with_thresholds([c for assessor in assessors for c in assessor.criteria], limits.thresholds),
+        criteria=_criteria(assessors, limits, anatomy=regions is not None),
         clock=Clock(limits.budget_s),
     )
     run.measure_forward(labels)

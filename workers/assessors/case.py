@@ -39,6 +39,8 @@ class Criterion:
     chance: float | None = None
     """What a map that knows nothing reaches. A proposed threshold for caution is no laxer than that where higher is
     better, and no stricter where lower is better. None: chance depends on the image."""
+    of_anatomy: bool = False
+    """Whether the figure exists only where the anatomy is known; elsewhere it is not missed."""
     required: bool = True
     """Whether the verdict cannot be `reliable` while the figure is missing."""
 

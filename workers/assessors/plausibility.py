@@ -38,6 +38,7 @@ class Plausibility:
             higher_is_better=True,
             caution=0.75,
             hide=0.55,
+            of_anatomy=True,
             reason="Only {value} of the map lies on the lungs as far as they could be outlined ({baseline} by chance).",
         ),
         Criterion(
@@ -45,6 +46,7 @@ class Plausibility:
             higher_is_better=True,
             caution=0.85,
             hide=0.7,
+            of_anatomy=True,
             reason="Only {value} of the map lies on the patient.",
         ),
         Criterion(
@@ -52,6 +54,7 @@ class Plausibility:
             higher_is_better=False,
             caution=0.19,
             hide=0.38,
+            of_anatomy=True,
             reason="{value} of the map lies on the film's border.",
             chance=1 - (1 - 2 * BORDER) ** 2,
         ),
@@ -60,6 +63,7 @@ class Plausibility:
             higher_is_better=False,
             caution=0.1,
             hide=0.2,
+            of_anatomy=True,
             reason="{value} of the map lies on burned-in text or side markers: the model may have read them instead "
             "of the lungs.",
         ),

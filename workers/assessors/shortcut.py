@@ -31,8 +31,8 @@ SIDE = 112
 """Rows and columns of the model's input."""
 DRAWN = 160
 """Rows and columns of the films that it learns from."""
-FILMS = 128
-STEPS = 140
+FILMS = 160
+STEPS = 260
 BATCH = 24
 FIRST_PHANTOM = 6_000_000_000
 TEXTS = ("PORT", "SUPINE", "ICU", "BED 4", "AP PORT")

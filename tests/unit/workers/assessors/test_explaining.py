@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +164,24 @@ def test_contradictions_are_sentences_about_maps_that_passed(model: PackagedClas
 def test_thresholds_of_the_pipeline_decide(model: PackagedClassifier) -> None:
     strict = {"faithfulness": Threshold(caution=2.0, hide=1.9)}
     assert verdicts(explained(model, [Honest("honest")], thresholds=strict)) == {"honest": Verdict.NOT_SHOWN}
+
+
+def test_lungs_are_looked_for_only_by_models_of_chests(model: PackagedClassifier) -> None:
+    chests = dataclasses.replace(
+        model,
+        card=model.card.model_copy(
+            update={"eligibility": model.card.eligibility.model_copy(update={"body_parts": ("CHEST",)})}
+        ),
+    )
+    limits = Explanation(assessors=(*MEASURED, "plausibility"))
+    names = []
+    for classifier in (model, chests):
+        (only,) = explain_image(classifier, [Honest("honest")], as_image(film_with_spot()), [0], limits).attributions
+        assert only.assessment is not None
+        names.append({measure.name for measure in only.assessment.measures})
+        assert not any("Not measured: energy body" in reason for reason in only.assessment.reasons)
+    assert "energy-body" not in names[0]
+    assert "energy-body" in names[1]
 
 
 def test_an_assessor_that_does_not_exist_is_named(model: PackagedClassifier) -> None:
