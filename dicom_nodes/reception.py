@@ -96,8 +96,7 @@ class Store:
     def _forget(self, key: str) -> None:
         """Remove a file that could not be recorded, unless a row refers to it all the same."""
         try:
-            if not self._arrivals.recorded_keys([key]):
-                self._spool.forget(key)
+            self._spool.forget(key, self._arrivals.recorded_keys)
         except Exception as error:  # noqa: BLE001 -- the ledger is away: the file is looked for at the next start
             log.warning("a file that could not be recorded stays for now: %s", type(error).__name__)
 

@@ -137,9 +137,24 @@ class Spool:
             move_durably(incoming.path, self.path(key))
         return key
 
-    def forget(self, key: str) -> None:
-        """Remove an instance that no ledger row refers to."""
-        self.path(key).unlink(missing_ok=True)
+    def forget(self, key: str, recorded: Callable[[Collection[str]], set[str]]) -> bool:
+        """Remove an instance if and only if no ledger row refers to it; tell whether it was removed.
+
+        Args:
+            key: of the instance.
+            recorded: tells which of some keys the ledger has a row for.
+        """
+        if recorded([key]):
+            return False
+        self._move_aside(key)
+        aside = self._orphans / _flat(key)
+        # The same instance may have come by another association at this moment: then its file goes back.
+        if recorded([key]):
+            if not self.path(key).exists():
+                move_durably(aside, self.path(key))
+            return False
+        aside.unlink(missing_ok=True)
+        return True
 
     def path(self, key: str) -> Path:
         """Return where an instance lies."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, exists, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, update
 
 from service.ledger.schema import PURGED, announced, arrivals, instances, objects, open_associations, set_aside, studies
 from service.ledger.transactions import Ledger, insert_missing, moment, put
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _UIDS_AT_ONCE = 500
+# Built once: that takes longer than running it, and it runs for every instance.
+_OBJECT = select(objects.c.job_id).where(objects.c.sop_instance_uid == bindparam("uid"))
 
 
 class Outcome(StrEnum):
@@ -235,8 +237,7 @@ def _restore(connection: Connection, row: dict[str, object]) -> None:
 
 
 def _made_here(connection: Connection, sop_instance_uid: str) -> bool:
-    found = connection.execute(select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid)).first()
-    return found is not None
+    return connection.execute(_OBJECT, {"uid": sop_instance_uid}).first() is not None
 
 
 def _arrive(connection: Connection, instance: Instance) -> bool:

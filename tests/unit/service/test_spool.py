@@ -68,3 +68,43 @@ def test_equal_objects_of_a_job_have_one_file_in_the_outbox(tmp_path: Path) -> N
     outbox = Outbox(tmp_path)
     assert outbox.keep("ab12", b"object") == outbox.keep("ab12", b"object")
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def kept(spool: Spool, content: bytes = b"data set") -> str:
+    incoming = spool.receive()
+    incoming.write(content)
+    return spool.keep(incoming, study_instance_uid="1.2", sop_instance_uid="1.2.3")
+
+
+def test_an_instance_is_forgotten_only_when_no_row_refers_to_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.prepare()
+    key = kept(spool)
+    assert not spool.forget(key, set)
+    assert spool.path(key).is_file()
+    assert spool.forget(key, lambda _keys: set())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_is_recorded_while_it_is_forgotten_goes_back(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.prepare()
+    key = kept(spool)
+    answers = iter([set(), {key}])
+    assert not spool.forget(key, lambda _keys: next(answers))
+    assert spool.path(key).read_bytes() == b"data set"
+    assert spool.orphans() == []
+
+
+def test_orphans_are_set_aside_unless_they_are_young_or_recorded(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.prepare()
+    key = kept(spool)
+    assert spool.set_orphans_aside(lambda _keys: set()) == 0
+    assert spool.set_orphans_aside(set, settled_after_s=-60.0) == 0
+    answers = iter([set(), {key}])
+    assert spool.set_orphans_aside(lambda _keys: next(answers), settled_after_s=-60.0) == 0
+    assert spool.path(key).is_file()
+    assert spool.set_orphans_aside(lambda _keys: set(), settled_after_s=-60.0) == 1
+    assert [path.read_bytes() for path in spool.orphans()] == [b"data set"]
+    assert not spool.path(key).exists()
