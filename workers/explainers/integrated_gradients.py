@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +27,10 @@ FIRST = 8
 """Intervals of the path before the first look at the error."""
 ROUND = 8
 """Intervals that are halved between looks."""
+SLACK = 3.0
+"""How much more the root of squared errors may be in bfloat16, whose rounding of logits looks like an error."""
+TRIAL = 65
+"""Points after which bfloat16 has had its chance and float32 begins anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,34 +138,27 @@ class IntegratedGradients:
         image = batch.detach().cpu()
         ends = gradients.exact_logits(torch.cat([start, image]))[:, list(labels)]
         change = ends[1] - ends[0]
-        path = self._walk(image, start, labels, gradients, change)
-        # Without a tolerance the steps are a wish, not an attempt that could have failed.
-        doubtful = self._tolerance > 0 and not self._met(path, change)
-        if self._precision == "auto" and gradients.dtype != torch.float32 and doubtful:
-            gradients = Gradients(classifier, batch.shape[1:], "float32")
-            path = self._walk(image, start, labels, gradients, change)
+        # Without a tolerance the steps are a wish, not an attempt that could fail.
+        trial = self._precision == "auto" and gradients.dtype != torch.float32 and self._tolerance > 0
+        path = _Path(image=image, baseline=start, labels=labels, gradients=gradients)
+        self._walk(path, change, min(self._steps, TRIAL) if trial else self._steps)
+        if trial and not self._met(path, change):
+            path = dataclasses.replace(path, gradients=Gradients(classifier, batch.shape[1:], "float32"), points={})
+            self._walk(path, change, self._steps)
         return self._explanations(path, change, time.perf_counter() - begun)
 
-    def _walk(
-        self,
-        image: torch.Tensor,
-        start: torch.Tensor,
-        labels: Sequence[int],
-        gradients: Gradients,
-        change: torch.Tensor,
-    ) -> _Path:
-        path = _Path(image=image, baseline=start, labels=labels, gradients=gradients)
+    def _walk(self, path: _Path, change: torch.Tensor, most: int) -> None:
         path.look([index / FIRST for index in range(FIRST + 1)])
-        while (left := self._steps - len(path.points)) > 0 and not self._settled(path, change):
+        while (left := most - len(path.points)) > 0 and not self._settled(path, change):
             errors = path.errors()
             worst = sorted(errors, key=lambda ends: float(-(errors[ends] / _scale(change)).abs().amax()))
             path.look([(first + last) / 2 for first, last in worst[: min(left, ROUND)]])
-        return path
 
     def _settled(self, path: _Path, change: torch.Tensor) -> bool:
         """Tell whether the sum is right, and not merely because errors happen to cancel."""
         each = torch.stack(list(path.errors().values())) / _scale(change)
-        return self._met(path, change) and float(each.square().sum(dim=0).sqrt().amax()) <= self._tolerance
+        allowed = self._tolerance * (1.0 if path.gradients.dtype == torch.float32 else SLACK)
+        return self._met(path, change) and float(each.square().sum(dim=0).sqrt().amax()) <= allowed
 
     def _met(self, path: _Path, change: torch.Tensor) -> bool:
         return float(_deltas(path.attributions(), change).amax()) <= self._tolerance

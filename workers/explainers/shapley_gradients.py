@@ -35,8 +35,8 @@ class GradientShap:
     the mean of the baselines', up to the error of sampling, which is reported.
 
     Args:
-        samples: points; they are spread evenly over the way from each baseline and shaken within their parts, which
-            halves the error of points drawn anyhow.
+        samples: points, rounded up to a multiple of `baselines`; they are spread over the ways and shaken, so that far
+            fewer do than of points drawn anyhow.
         references: `blurs` or `greys`, see `workers.explainers.baselines`.
         baselines: how many of them.
         noise: added to the image, as a share of its range; 0 as in the papers.
@@ -61,9 +61,9 @@ class GradientShap:
         precision: str = "auto",
         seed: int = 0,
     ) -> None:
-        self._samples = whole("samples", samples, 1, 10_000)
         self._references = choice("references", references, REFERENCES)
         self._baselines = whole("baselines", baselines, 1, 1000)
+        self._samples = -(-whole("samples", samples, 1, 10_000) // self._baselines) * self._baselines
         self._noise = real("noise", noise, 0.0, 10.0)
         self._precision = choice("precision", precision, PRECISIONS)
         self._seed = whole("seed", seed, 0, 2**32 - 1)
@@ -82,9 +82,8 @@ class GradientShap:
         found = torch.zeros(len(labels), *batch.shape[1:])
         for where, _, part in gradients(inputs, labels):
             found += (part * differences[where]).sum(dim=1) / self._samples
-        used = torch.arange(self._samples) % self._baselines
         logits = gradients.exact_logits(torch.cat([image, starts]))[:, list(labels)]
-        change = logits[0] - logits[1:][used].mean(dim=0)
+        change = logits[0] - logits[1:].mean(dim=0)
         parameters = {
             "samples": str(self._samples),
             "references": self._references,
@@ -99,9 +98,12 @@ class GradientShap:
         """Return points on the ways and the ways themselves, each (samples, channels, ...)."""
         generator = torch.Generator().manual_seed(self._seed)
         index = torch.arange(self._samples)
-        each = (self._samples + self._baselines - 1) // self._baselines
+        rounds = self._samples // self._baselines
+        # Each round covers its part of the way once, in as many pieces as there are baselines, dealt out anew: so every
+        # baseline's points are spread, and those of all of them together are spread more finely.
+        dealt = torch.cat([torch.randperm(self._baselines, generator=generator) for _ in range(rounds)])
         shaken = torch.rand(self._samples, generator=generator)
-        shares = ((index // self._baselines + shaken) / each).clamp_max(1.0)
+        shares = (index // self._baselines + (dealt + shaken) / self._baselines) / rounds
         noise = torch.randn(self._samples, *image.shape[1:], generator=generator)
         ends = image + noise * (self._noise * float(image.max() - image.min()))
         ways = ends - starts[index % self._baselines]

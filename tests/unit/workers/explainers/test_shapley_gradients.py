@@ -12,6 +12,7 @@ from white_box import Plain, Pooled, at_most, batch, classifier, drawn
 from service.errors import UnsupportedMethodError
 from workers.explainers.baselines import references
 from workers.explainers.copies import graph_copy
+from workers.explainers.passes import Gradients
 from workers.explainers.shapley_gradients import DeepShap, GradientShap, deep_shap
 from workers.models.graphs import build_graph
 
@@ -86,6 +87,22 @@ def test_gradient_shap_agrees_with_captum_over_many_samples() -> None:
     )
     expected = theirs.mean(dim=0)[0].float()
     assert float((ours.map - expected).abs().mean()) < 0.05 * float(expected.abs().mean())
+
+
+def test_spread_points_leave_a_smaller_error_than_points_drawn_anyhow() -> None:
+    loaded, image = classifier(Pooled()), batch()
+    starts = references(image, "blurs", 8)
+    exact = GradientShap(samples=2048, precision="float32").explain(loaded, image, [0])[0].map
+    spread, free = [], []
+    for seed in range(1, 5):
+        (ours,) = GradientShap(samples=32, precision="float32", seed=seed).explain(loaded, image, [0])
+        spread.append(float((ours.map - exact).square().mean()))
+        generator = torch.Generator().manual_seed(seed)
+        chosen = starts[torch.randint(8, (32,), generator=generator)]
+        points = chosen + torch.rand(32, 1, 1, 1, generator=generator) * (image - chosen)
+        found = torch.cat([part[0] for _, _, part in Gradients(loaded, (1, 16, 16), "float32")(points, [0])])
+        free.append(float(((found * (image - chosen)).mean(dim=0)[0] - exact).square().mean()))
+    assert sum(spread) < 0.5 * sum(free)
 
 
 def test_gradient_shap_sums_to_the_change_of_the_logit() -> None:
