@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image as Pillow
 
+from service.cli import cli
 from service.errors import ModelError
 from workers.assessors.lung_field import generous, load_lung_network, lung_field
 from workers.assessors.regions import body_mask, find_regions, text_mask
@@ -128,3 +130,19 @@ def test_real_films_of_adults_have_two_lungs(shared_dicom: Path) -> None:
         found.append(mask is not None and bool(mask[:, : SIDE // 2].any() and mask[:, SIDE // 2 :].any()))
     assert len(found) >= 20
     assert np.mean(found) >= 0.9
+
+
+def test_the_command_writes_a_network_that_loads(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    for seed in range(3):
+        grey, _ = phantom(seed)
+        Pillow.fromarray(np.round(grey * 255).astype(np.uint8)).save(films / f"{seed}.png")
+    out = tmp_path / "lungs.safetensors"
+    options = ["--out", str(out), "--phantoms", "33", "--epochs", "1"]
+    ended = CliRunner().invoke(cli, ["lung-field", str(films), *options])
+    assert ended.exit_code == 0, ended.output
+    assert out.stat().st_size < 1_000_000
+    network = load_lung_network(out)
+    assert not network.training
+    assert network(torch.zeros(1, 1, SIDE, SIDE)).shape == (1, 1, SIDE, SIDE)
