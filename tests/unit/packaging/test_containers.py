@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,15 @@ def test_compose_publishes_on_loopback_alone_and_holds_no_password(compose: dict
 def test_compose_gives_a_worker_longer_to_end_than_a_task_may_take(compose: dict[str, Any]) -> None:
     grace = compose["services"]["worker"]["stop_grace_period"]
     assert float(grace.removesuffix("s")) > load_settings(None, {}).worker.task_time_limit_s
+
+
+def test_every_dependency_that_is_named_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cpu"], *extras["postgresql"], *extras["test"], *extras["security"]]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    assert all("==" in line and "+" not in line for line in lines)
+    for requirement in wanted:
+        name = re.split(r"[\[<>=~!;]", requirement)[0].strip().lower().replace("_", "-")
+        assert name in pinned, f"run make constraints: {name} is not pinned"
