@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference constraints sbom audit-dependencies clean
+.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference viewers constraints sbom audit-dependencies clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ bench-explainers: install ## every explanation method beside captum, lime and sh
 bench-reference: install ## likewise, LIME and SHAP beside 20,000 samples; takes long
 	$(BIN)/pip install --quiet -e '.[peers]'
 	$(BIN)/pellucid bench explainers --methods lime,kernel-shap --reference $(if $(MODEL),--model "$(MODEL)")
+
+viewers: install ## the results in OHIF, dwv, DICOMscope and dcmjs; screenshots in build/viewers/screenshots
+	@sh tests/tools.sh $(APT) chromium dicomscope nodejs npm xdotool xvfb
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[viewers]'
+	sh tests/viewers/packages.sh build/viewers
+	$(BIN)/python -m pytest tests/viewers $(ARGS)
 
 constraints: install ## pin what is installed here into constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f > constraints.txt

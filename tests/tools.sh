@@ -8,9 +8,11 @@ for package in "$@"; do
         orthanc-dicomweb) tool=/usr/share/orthanc/plugins/libOrthancDicomWeb.so ;;
         dcmtk) tool=storescu ;;
         dicom3tools) tool=dciodvfy ;;
+        nodejs) tool=node ;;
         poppler-utils) tool=pdftotext ;;
         redis-server) tool=redis-server ;;
         postgresql) tool=pg_ctlcluster ;;
+        xvfb) tool=Xvfb ;;
         *) tool=$package ;;
     esac
     [ -e "$tool" ] || command -v "$tool" >/dev/null 2>&1 || missing="$missing $package"
