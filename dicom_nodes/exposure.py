@@ -63,14 +63,6 @@ def listener(settings: Settings) -> Iterator[Diagnosis]:
     if chosen.known_peers_only:
         yield from _loose_peers(settings)
     web = settings.dicomweb
-    if web.port and not _is_loopback(web.host) and not web.token:
-        yield Diagnosis(
-            name="dicomweb",
-            state=State.WARNING,
-            found=f"{web.host}:{web.port} takes studies from everybody on the network",
-            advice="set dicomweb.token, and keep dicomweb.host on loopback behind a reverse proxy with TLS",
-        )
-    web = settings.dicomweb
     if web.port and not _is_loopback(web.host):
         yield Diagnosis(
             name="dicomweb",
