@@ -14,6 +14,7 @@ import torch
 
 from service.cli import UsageError, settings_of
 from service.errors import ModelError
+from service.pipelines import load_pipelines
 from service.validation import nearest
 from workers.device import choose_device
 from workers.models.export import onnx_of
@@ -46,7 +47,7 @@ class Figure:
 
 
 @click.command()
-@click.option("--model", "name", default="", help="Name of a package; default: the first of the models directory.")
+@click.option("--model", "name", default="", help="Name of a package; default: that of the first enabled pipeline.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1, 256), default=(1, 8), show_default=True)
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=1), help="Timed rounds of each.")
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="Of the processor; 0: as torch chooses.")
@@ -61,12 +62,13 @@ def inference(  # noqa: PLR0917 - click passes options by name
     """
     settings = settings_of(ctx)
     known = [path.parent.name for path in sorted(settings.models_directory.glob("*/model.toml"))]
-    if (name and name not in known) or not known:
+    name = name or load_pipelines(settings)[0].pipeline.model
+    if name not in known:
         raise UsageError(f"there is no model '{name}'{nearest(name, known)}")
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(settings.worker.device)
-    classifier = load_package(settings.models_directory / (name or known[0]), device)
+    classifier = load_package(settings.models_directory / name, device)
     figures = [figure for batch in batches for figure in measure(classifier, batch, rounds)]
     result = {
         "model": classifier.card.name,

@@ -61,3 +61,12 @@ def test_what_the_model_does_not_read_is_refused_in_words(changes: dict[str, obj
 
 def test_a_description_of_both_views_does_not_refuse_a_film_without_view() -> None:
     assert reason(view_position="", descriptions=("CHEST PA AND LATERAL",)) is None
+
+
+@pytest.mark.parametrize(("age", "reads"), [(3.0, True), (0.5, False), (40.0, False), (None, True)])
+def test_a_model_for_children_reads_children_and_those_without_an_age(age: float | None, reads: bool) -> None:
+    rules = Eligibility(minimum_age_years=1, maximum_age_years=16)
+    reason = reason_not_to_read(replace(CHEST, age_years=age), rules, [CHEST.modality])
+    assert (reason is None) is reads
+    # The age is the patient's, and the reason is logged.
+    assert reason is None or f"{age:g} years" not in reason
