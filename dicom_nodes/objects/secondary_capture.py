@@ -42,10 +42,10 @@ UNCOMPRESSED_KIND = "secondary-capture-uncompressed"
 SERIES_NUMBER = 9001
 MAX_JPEG_BYTES = 900_000
 """Of all pages together: with the header, and a reference to each slice of a long series, below 1 MB."""
-_QUALITIES = (90, 80, 70, 60)
-_PANELS = (LARGEST_PANEL, 720, 560)
+_QUALITIES = (90, 80, 70, 60, 50)
+_PANELS = (LARGEST_PANEL, 640, 512)
 """Sides of panels to try until the pages are small enough."""
-_HOPELESS = 2.2
+_HOPELESS = 2.5
 """The lowest quality makes files about half as large as the highest: beyond that only smaller panels help."""
 _PAGE_NUMBER_VECTOR = 0x00182001
 
