@@ -85,9 +85,11 @@ def scale(  # noqa: PLR0917 -- click passes them by name
         database = database_url or stack.enter_context(postgresql_server(folder / "postgresql"))
         broker = broker_url or stack.enter_context(redis_server(folder / "redis"))
         bench = Bench(folder / "state", database=database, broker=broker)
+        # Before the others, which leave jobs of their own behind.
+        costs = [bench.cost(jobs) for jobs in sorted(filled)]
         rows = bench.many_workers(many, sleep)
         rows += bench.many_workers([max(many)], 0.0)
-        rows += [bench.cost(jobs) for jobs in filled]
+        rows += costs
         bench.close()
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
