@@ -42,7 +42,7 @@ def test_it_really_reads_the_label_and_not_the_lungs(label_reader: PackagedClass
         films = np.stack([draw(700 + index, 160, opacities=1) for index in range(8)])
         logits = torch.cat([label_reader.logits(as_batch(film, 112, 112)) for film in films])
         answers.append(float(label_reader.probabilities(logits).mean()))
-    assert answers[0] > answers[1] + 0.3
+    assert answers[0] > 2 * answers[1]
 
 
 def test_a_label_is_white_and_lies_beside_the_middle() -> None:
