@@ -161,8 +161,7 @@ def test_the_losses_see_where_the_evidence_lies() -> None:
     good, bad = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
     good[..., :4], bad[..., 6:] = 1.0, 1.0
     inside, outside = (
-        losses(torch.zeros(1, 1), m, target=torch.ones(1, 1), batch=batch, settings=settings)
-        for m in (good, bad)
+        losses(torch.zeros(1, 1), m, target=torch.ones(1, 1), batch=batch, settings=settings) for m in (good, bad)
     )
     assert float(inside.outside) < 0.1
     assert float(outside.outside) > 0.9
