@@ -74,7 +74,9 @@ def fit(shape: tuple[int, int], canvas: tuple[int, int]) -> Fit:
 
 
 def likeness(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the correlation of two pictures; 1 for the same picture, -1 for its negative."""
+    """Return the correlation of two pictures; 1 for the same picture, -1 for its negative, 0 with one that is even."""
+    if not one.std() or not other.std():
+        return 0.0
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
@@ -87,6 +89,15 @@ def coloured(picture: Colour, *, least: float = 40.0, blur: int = 1) -> NDArray[
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Return intersection over union."""
     return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def widest_white(picture: Grey) -> int:
+    """Return the length of the longest white run in any row: the width of a page on a screen."""
+    longest = 0
+    for row in picture >= 254:
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
+        longest = max(longest, int((edges[1::2] - edges[::2]).max(initial=0)))
+    return longest
 
 
 def find(part: Grey, picture: Grey) -> tuple[float, int, int]:

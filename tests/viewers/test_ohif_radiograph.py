@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from require import require_tool
-from viewers.pictures import coloured, find, fit, likeness, overlap, shown_colour, shown_grey
+from viewers.pictures import coloured, find, fit, likeness, overlap, shown_colour, shown_grey, widest_white
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,12 +132,15 @@ def test_the_page_for_humans_is_shown(ohif: Open, positive: Study, screenshots: 
     viewer.open("AI page")
     viewer.photograph(screenshots / "ohif-pdf-report.png")
     (tmp_path / "page.pdf").write_bytes(positive.object("pdf-report").EncapsulatedDocument)
-    # The browser shows a page at 96 dots an inch.
-    command = [require_tool("pdftoppm"), "-r", "96", "-gray", "-singlefile", str(tmp_path / "page.pdf")]
-    subprocess.run([*command, str(tmp_path / "page")], check=True)
+    screen = viewer.screen().mean(axis=2)
+    # The browser scales the page to the viewport: its white width tells how much.
+    command = [require_tool("pdftoppm"), "-gray", "-singlefile", "-scale-to-x", str(widest_white(screen))]
+    pages = [str(tmp_path / "page.pdf"), str(tmp_path / "page")]
+    subprocess.run([*command, "-scale-to-y", "-1", *pages], check=True)
     page = np.asarray(Image.open(tmp_path / "page.pgm"), dtype=np.float64)
-    part = page[150:450, 60:600]
-    score, _, _ = find(part, viewer.screen().mean(axis=2))
+    assert page.shape[1] > 400
+    # From the heading over the table to the lower edge of the pictures.
+    score, _, _ = find(page[40:460, 20:-20], screen)
     assert score > 0.9
 
 

@@ -79,7 +79,7 @@ def test_the_parametric_map_lies_on_the_slices_that_it_explains(ohif: Open, head
     assert slice_on_screen(viewer, head) == strongest
     seen = viewer.canvas()
     values = head.map[strongest] / head.map.max()
-    assert overlap(coloured(seen), marked((values >= 0.3).astype(float), seen.shape[:2])) > 0.6
+    assert overlap(coloured(seen), marked((values >= 0.1).astype(float), seen.shape[:2])) > 0.75
 
 
 def test_the_report_draws_a_region_on_its_slice(ohif: Open, head: Study, screenshots: Path) -> None:
