@@ -91,7 +91,7 @@ PRIVATE_CONCEPTS = {
     "not-assessed": "Not assessed",
     "reason": "Reason",
     "baseline": "Value for comparison",
-    "influence-share": "Share of positive influence inside the region",
+    "influence-share": "Share of positive influence",
     "attribution": "Attribution of a model's result to the image",
 }
 """Every fixed concept of our scheme; methods without a code of DICOM's, and figures, add their names to it."""

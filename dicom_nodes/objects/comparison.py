@@ -13,7 +13,7 @@ from dicom_nodes.objects import captions
 from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.overlay import AMBER, GAP, QUIET, WHITE, footer_lines, trust_colour, withheld_lines
 from dicom_nodes.objects.panels import Rendering, even, explained_panel, scene_size
-from dicom_nodes.objects.typesetting import Line, Strip, fit
+from dicom_nodes.objects.typesetting import Line, Strip, corner_rows, fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,12 +54,14 @@ def render_comparison(scenes: Sequence[Scene], width: int, height: int) -> list[
 
 def _page(scenes: Sequence[Scene], across: int, width: int, height: int) -> Rendering:
     column = (width - (across - 1) * GAP) // across
-    header, footer = fit(_header(scenes[0]), width), fit(footer_lines(_neutral(scenes)), width)
+    corners = corner_rows(width)
+    header = fit(_header(scenes[0]), width, above=corners)
+    footer = fit(footer_lines(_neutral(scenes)), width)
     cells = [
         _Cell(scene=scene, title=fit(_title(scene), column), legend=fit(_legend(scene), column)) for scene in scenes
     ]
     title_height = max(cell.title.height for cell in cells)
-    words = header.height + title_height + max(cell.legend.height for cell in cells) + footer.height
+    words = header.height + title_height + max(cell.legend.height for cell in cells) + footer.height + corners // 2
     full_width, full_height = scene_size(scenes[0])
     room = max(height - words, _LOWEST_FILM)
     scale = min(column / full_width, room / full_height)
@@ -78,7 +80,7 @@ def _page(scenes: Sequence[Scene], across: int, width: int, height: int) -> Rend
             canvas.paste(explained_panel(cell.scene, film), (left, top))
             films.append((left, top, left + film[0], top + film[1]))
         boxes += cell.legend.draw(pen, left, top + film[1])
-    boxes += footer.draw(pen, 0, canvas.height - footer.height)
+    boxes += footer.draw(pen, 0, canvas.height - footer.height - corners // 2)
     return Rendering(picture=np.asarray(canvas, dtype=np.uint8), films=tuple(films), texts=tuple(boxes))
 
 

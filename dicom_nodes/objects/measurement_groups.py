@@ -103,8 +103,9 @@ def _group(topic: _Topic, part: _Part) -> Dataset:
         *([content.code(_FINDING_SITE, site)] if site else []),
         content.outline(dcm("111030", "Image Region"), part.region.points, reference(about.headers[part.index])),
         *(_probability(about.result, finding) if first and topic.leading else []),
-        *(_trust(attribution) if first else []),
+        # Viewers print the first few numbers of a group beside its outline.
         *_measurements(topic, part),
+        *(_trust(attribution) if first else []),
     ]
     return content.container(dcm("125007", "Measurement Group"), items, template="1410")
 
@@ -204,7 +205,7 @@ def _measurements(topic: _Topic, part: _Part) -> list[Dataset]:
         return []
     measured = [
         content.number(
-            codes.private("influence-share", "Share of positive influence inside the region"),
+            codes.private("influence-share", "Share of positive influence"),
             100.0 * part.share,
             codes.PERCENT,
         )

@@ -21,7 +21,7 @@ from dicom_nodes.objects.panels import (
     scene_size,
 )
 from dicom_nodes.objects.scene import Scene, default_scene
-from dicom_nodes.objects.typesetting import Line, fit, font, text_width
+from dicom_nodes.objects.typesetting import Line, corner_rows, fit, font, text_width
 from service.types import Verdict
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
     with_scale = scene.finding.positive and bool(scene.magnitude.any()) and height >= _SHORTEST_SCALE
     bar = _SCALE_WIDTH if with_scale else 0
     total = 2 * width + GAP + bar
-    header = fit(_header(scene), total)
+    corners = corner_rows(total)
+    header = fit(_header(scene), total, above=corners)
     titles = [fit(lines, width) for lines in _titles(scene)]
     footer = fit(footer_lines(scene), total)
     top = header.height + max(strip.height for strip in titles)
-    canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height)))
+    canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height + corners // 2)))
     canvas.paste(plain_panel(scene, (width, height)), (0, top))
     films: list[Box] = [(0, top, width, top + height)]
     pen = ImageDraw.Draw(canvas)

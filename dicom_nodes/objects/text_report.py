@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 KIND = "text-report"
 ENHANCED_KIND = "text-report-enhanced"
 SERIES_NUMBER = 9004
+_LONGEST_LINE = 80
+"""Characters of a finding: OHIF sets findings in a fixed pitch and cuts a longer line at the edge of the viewport."""
 
 
 @tolerant()
@@ -82,7 +85,14 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
 
 
 def _section(section: narrative.Section) -> Dataset:
-    comment = dcm("121106", "Comment")
+    if section.heading.value != "121070":
+        comment = dcm("121106", "Comment")
+        return content.container(section.heading, [content.text(comment, line) for line in section.lines])
     finding = dcm("121071", "Finding")
-    name = finding if section.heading.value == "121070" else comment
-    return content.container(section.heading, [content.text(name, line) for line in section.lines])
+    return content.container(section.heading, [content.text(finding, _broken(line)) for line in section.lines])
+
+
+def _broken(line: str) -> str:
+    """Break a sentence into lines by CR LF, which begins a new line in Unlimited Text (PS3.5 6.1.3)."""
+    held = line.replace(" %", "\u00a0%")
+    return "\r\n".join(textwrap.wrap(held, _LONGEST_LINE)).replace("\u00a0", " ")

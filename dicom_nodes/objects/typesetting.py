@@ -34,16 +34,18 @@ class Strip:
 
     lines: tuple[Line, ...]
     width: int
+    above: int = 0
+    """Rows that stay empty above the first line."""
 
     @property
     def height(self) -> int:
         """Pixels, with a margin above and below."""
-        return sum(_leading(line.size) for line in self.lines) + _margin(self.width)
+        return self.above + sum(_leading(line.size) for line in self.lines) + _margin(self.width)
 
     def draw(self, canvas: ImageDraw, left: int, top: int) -> list[tuple[int, int, int, int]]:
         """Draw the lines below `top`; returns the box of each as (left, top, right, bottom)."""
         boxes = []
-        y = top + _margin(self.width) // 2
+        y = top + self.above + _margin(self.width) // 2
         x = left + _margin(self.width) // 2
         for line in self.lines:
             canvas.text((x, y), line.text, fill=line.colour, font=font(line.size))
@@ -53,11 +55,20 @@ class Strip:
         return boxes
 
 
-def fit(lines: Sequence[Line], width: int) -> Strip:
+def corner_rows(width: int) -> int:
+    """Return how many rows of a page are left empty above its words; below them half as many.
+
+    Viewers write patient, date and series into the upper corners of what they show, and the window into a lower one;
+    over our first line that can hide a word that matters, such as "not".
+    """
+    return width // 16
+
+
+def fit(lines: Sequence[Line], width: int, *, above: int = 0) -> Strip:
     """Wrap each line at spaces to `width` pixels; a word that is wider by itself shrinks its line."""
     room = width - _margin(width)
     wrapped = [part for line in lines if line.text.strip() for part in _wrap(line, room)]
-    return Strip(lines=tuple(wrapped), width=width)
+    return Strip(lines=tuple(wrapped), width=width, above=above)
 
 
 def printable(text: str) -> str:

@@ -34,7 +34,7 @@ def walk(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def lines(dataset: Dataset) -> list[str]:
-    return [item.TextValue for item in walk(dataset) if "TextValue" in item]
+    return [" ".join(item.TextValue.split()) for item in walk(dataset) if "TextValue" in item]
 
 
 def written(dataset: Dataset) -> Dataset:
@@ -125,3 +125,15 @@ def test_what_of_a_series_was_left_out_is_told(stack: Callable[..., tuple], seve
     headers, series = stack(3)
     result = dataclasses.replace(several((64, 48), slices=3), notes=("2 scouts were left out",))
     assert "What was read: 2 scouts were left out." in lines(build_series(headers, series, result))
+
+
+def test_findings_are_broken_into_lines_that_no_viewer_cuts(report: Callable[..., Dataset]) -> None:
+    findings = [
+        item.TextValue
+        for item in walk(report())
+        if item.get("ValueType") == "TEXT" and item.ConceptNameCodeSequence[0].CodeMeaning == "Finding"
+    ]
+    broken = [line for finding in findings for line in finding.split("\r\n")]
+    assert len(broken) > len(findings)
+    assert all(0 < len(line) <= 80 for line in broken)
+    assert not any(line.startswith("%") for line in broken)
