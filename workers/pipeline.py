@@ -17,6 +17,7 @@ from service.destinations import REFUSAL
 from service.eligibility import reason_not_to_read
 from service.errors import NotEligibleError, ObjectRefusedError, PipelineError
 from service.types import OutboxObject, Refusal, Result
+from workers.assessors.loading import load_assessors
 from workers.device import choose_device
 from workers.explaining import explain_image
 from workers.findings import findings_of, labels_to_explain
@@ -100,7 +101,10 @@ class Analyst:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.pipeline = pipeline
-        self._explainers: Sequence[Explainer] = load_explainers(pipeline.explainers, pipeline.parameters)
+        self._explainers: Sequence[Explainer] = load_explainers(
+            pipeline.explainers, pipeline.parameters, seed=pipeline.explanation.seed
+        )
+        load_assessors(pipeline.explanation.assessors)  # a name that does not exist stops the worker here
         folder = settings.models_directory / pipeline.model
         self.classifier: PackagedClassifier = load_package(folder, choose_device(settings.worker.device))
         self._doubts = doubts_of(folder, self.classifier.card)

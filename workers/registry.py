@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
 from service.errors import PipelineError
@@ -24,9 +25,11 @@ SERIES_OUTPUTS = "pellucid.series_outputs"
 
 
 def load_explainers(
-    names: Sequence[str], parameters: Mapping[str, Mapping[str, bool | int | float | str]]
+    names: Sequence[str], parameters: Mapping[str, Mapping[str, bool | int | float | str]], *, seed: int = 0
 ) -> tuple[Explainer, ...]:
     """Load explainers by name, in that order, each with its parameters as keyword arguments.
+
+    Those that sample take `seed` unless their parameters name one of their own.
 
     Raises:
         PipelineError: a name is not registered, or a parameter does not exist or has a wrong value.
@@ -34,13 +37,14 @@ def load_explainers(
     for name in parameters:
         if name not in names:
             raise PipelineError(f"[parameters.{name}] is for no explainer of this pipeline{nearest(name, names)}")
-    return tuple(_explainer(name, parameters.get(name, {})) for name in names)
+    return tuple(_explainer(name, parameters.get(name, {}), seed) for name in names)
 
 
-def _explainer(name: str, parameters: Mapping[str, bool | int | float | str]) -> Explainer:
+def _explainer(name: str, parameters: Mapping[str, bool | int | float | str], seed: int) -> Explainer:
     make = _load("pellucid.explainers", name, "explainer")
     try:
-        return cast("Explainer", make(**parameters))
+        drawn = {"seed": seed} if "seed" in signature(make).parameters else {}
+        return cast("Explainer", make(**(drawn | dict(parameters))))
     except (TypeError, ValueError) as error:
         raise PipelineError(f"[parameters.{name}]: {error}") from None
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image as Pillow
 
 from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
 from service.types import Image, ImageHeader
+from workers.assessors.lung_field import lung_field
 from workers.evaluation.subgroups import COLUMNS
+from workers.preprocess import to_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,6 +61,8 @@ class Answer:
     """Calibrated, of the model's first label."""
     maps: Mapping[str, NDArray[np.float32]]
     """By explainer, on the image's grid; only where it is known where the lesions lie."""
+    lungs: NDArray[np.float32] | None = None
+    """Estimate of the lung fields on the image's grid, beside `maps`; None where none was found."""
 
 
 def find_cases(data: Path, *, finding: str) -> list[Case]:
@@ -94,7 +99,13 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
             explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
             for explainer in wanted
         }
-        yield Answer(case=case, probability=float(classifier.probabilities(logits)[0, 0]), maps=maps)
+        probability = float(classifier.probabilities(logits)[0, 0])
+        yield Answer(case=case, probability=probability, maps=maps, lungs=_lungs(image) if maps else None)
+
+
+def _lungs(image: Image) -> NDArray[np.float32] | None:
+    found = lung_field(image.grey)
+    return None if found is None else to_source(torch.from_numpy(found).float(), *image.grey.shape)
 
 
 def region_of(case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -65,6 +65,11 @@ def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
         table.add_row(f"{name}: agreement with the lesion", f"{places.agreement:.4f}", "")
         inside = f"{found.energy_inside:.4f}"
         table.add_row(f"{name}: energy inside", inside, f"centre {prior.energy_inside:.4f}, area {places.area:.4f}")
+        if places.lungs_prior is not None:
+            lungs = places.lungs_prior
+            table.add_row(
+                "lungs alone: pointing / energy inside", f"{lungs.pointing:.4f} / {lungs.energy_inside:.4f}", ""
+            )
     counts = figures.confusion
     table.add_row(
         "TP / FP / TN / FN",

@@ -61,4 +61,9 @@ def _localise(answers: Sequence[Answer]) -> dict[str, Localisation]:
         return {}
     names = located[0].maps
     regions = [region_of(answer.case, next(iter(answer.maps.values())).shape) for answer in located]
-    return {name: localise([answer.maps[name] for answer in located], regions) for name in names}
+    found = [answer.lungs for answer in located]
+    # A film on which no lungs were found counts as missed by the prior, unless none were found at all.
+    lungs = [np.zeros(r.shape, np.float32) if f is None else f for f, r in zip(found, regions, strict=True)]
+    if all(field is None for field in found):
+        lungs = []
+    return {name: localise([answer.maps[name] for answer in located], regions, lungs) for name in names}

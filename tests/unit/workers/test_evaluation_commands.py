@@ -70,6 +70,8 @@ def test_explanations_are_measured_where_the_lesions_are_known(folder: Path) -> 
     assert measured["area"] == 0.5
     assert 0 <= measured["iou"] <= measured["iou_best"] <= 1
     assert measured["centre_prior"]["energy_inside"] == pytest.approx(0.5, abs=0.01)
+    lungs = measured["lungs_prior"]
+    assert lungs is None or 0 <= lungs["energy_inside"] <= 1
 
 
 def test_the_page_shows_performance_beside_agreement_and_subgroups(folder: Path, tmp_path: Path) -> None:

@@ -55,3 +55,14 @@ def test_maps_on_another_grid_are_refused() -> None:
 def test_the_centre_prior_is_highest_in_the_middle() -> None:
     prior = centre_prior((21, 31))
     assert np.unravel_index(int(prior.argmax()), prior.shape) == (10, 15)
+
+
+def test_the_lungs_prior_stands_beside_the_map_and_has_a_maximum_inside_the_lungs() -> None:
+    lungs = np.zeros((64, 64), dtype=np.float32)
+    lungs[10:50, 5:25] = 1.0
+    region = np.zeros((64, 64), dtype=np.bool_)
+    region[20:40, 8:22] = True
+    found = localise([np.ones((64, 64), dtype=np.float32)], [region], [lungs])
+    assert found.lungs_prior is not None
+    assert found.lungs_prior.pointing == 1.0
+    assert found.lungs_prior.energy_inside > found.area * 2
