@@ -73,8 +73,13 @@ def fit(shape: tuple[int, int], canvas: tuple[int, int]) -> Fit:
     )
 
 
-def likeness(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the correlation of two pictures; 1 for the same picture, -1 for its negative, 0 with one that is even."""
+def likeness(one: NDArray[Any], other: NDArray[Any], *, blur: int = 1) -> float:
+    """Return the correlation of two pictures; 1 for the same picture, -1 for its negative, 0 with one that is even.
+
+    A blur of some pixels forgives how an engine scales thin letters.
+    """
+    size = (blur, blur) + (1,) * (one.ndim - 2)
+    one, other = ndimage.uniform_filter(one, size), ndimage.uniform_filter(other, size)
     if not one.std() or not other.std():
         return 0.0
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
