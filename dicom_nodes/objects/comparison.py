@@ -61,7 +61,7 @@ def _page(scenes: Sequence[Scene], across: int, width: int, height: int) -> Rend
         _Cell(scene=scene, title=fit(_title(scene), column), legend=fit(_legend(scene), column)) for scene in scenes
     ]
     title_height = max(cell.title.height for cell in cells)
-    words = header.height + title_height + max(cell.legend.height for cell in cells) + footer.height + corners // 2
+    words = header.height + title_height + max(cell.legend.height for cell in cells) + footer.height + corners * 2 // 3
     full_width, full_height = scene_size(scenes[0])
     room = max(height - words, _LOWEST_FILM)
     scale = min(column / full_width, room / full_height)
@@ -80,7 +80,7 @@ def _page(scenes: Sequence[Scene], across: int, width: int, height: int) -> Rend
             canvas.paste(explained_panel(cell.scene, film), (left, top))
             films.append((left, top, left + film[0], top + film[1]))
         boxes += cell.legend.draw(pen, left, top + film[1])
-    boxes += footer.draw(pen, 0, canvas.height - footer.height - corners // 2)
+    boxes += footer.draw(pen, 0, canvas.height - footer.height - corners * 2 // 3)
     return Rendering(picture=np.asarray(canvas, dtype=np.uint8), films=tuple(films), texts=tuple(boxes))
 
 

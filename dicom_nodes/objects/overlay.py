@@ -62,7 +62,7 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
     titles = [fit(lines, width) for lines in _titles(scene)]
     footer = fit(footer_lines(scene), total)
     top = header.height + max(strip.height for strip in titles)
-    canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height + corners // 2)))
+    canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height + corners * 2 // 3)))
     canvas.paste(plain_panel(scene, (width, height)), (0, top))
     films: list[Box] = [(0, top, width, top + height)]
     pen = ImageDraw.Draw(canvas)

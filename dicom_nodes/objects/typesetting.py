@@ -56,12 +56,12 @@ class Strip:
 
 
 def corner_rows(width: int) -> int:
-    """Return how many rows of a page are left empty above its words; below them half as many.
+    """Return how many rows of a page are left empty above its words; below them two thirds as many.
 
     Viewers write patient, date and series into the upper corners of what they show, and the window into a lower one;
     over our first line that can hide a word that matters, such as "not".
     """
-    return width // 16
+    return width // 12
 
 
 def fit(lines: Sequence[Line], width: int, *, above: int = 0) -> Strip:

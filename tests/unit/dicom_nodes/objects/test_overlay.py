@@ -151,5 +151,5 @@ def test_the_corners_stay_free_for_what_viewers_write_there(source: Make, saved:
     read_back = read(saved, source(np.full((800, 600), 128, dtype=np.uint8)))
     rendering = render(read_back.header, read_back.image, result(read_back.image))
     height, width = rendering.picture.shape[:2]
-    assert min(box[1] for box in rendering.texts) >= width // 16
-    assert max(box[3] for box in rendering.texts) <= height - width // 32
+    assert min(box[1] for box in rendering.texts) >= width // 12
+    assert max(box[3] for box in rendering.texts) <= height - width // 18
