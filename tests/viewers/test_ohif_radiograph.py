@@ -66,8 +66,8 @@ def test_the_heatmap_is_seen_with_its_colours(
     expected = shown_colour(study.object("secondary-capture"))
     drawn = fit(expected.shape[:2], seen.shape[:2]).draw(expected, seen.shape[:2])
     assert likeness(seen, drawn, blur=5) > 0.98
-    assert np.abs(seen - drawn).mean() < 4
-    assert overlap(coloured(seen, least=15, blur=9), coloured(drawn, least=15, blur=9)) > 0.8
+    assert np.abs(seen - drawn).mean() < 8
+    assert overlap(coloured(seen, least=15, blur=9), coloured(drawn, least=15, blur=9)) > 0.7
 
 
 def test_the_report_draws_each_region_where_it_was_measured(ohif: Open, positive: Study, screenshots: Path) -> None:
