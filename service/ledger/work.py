@@ -103,12 +103,13 @@ class Work(Ledger):
     def forgotten(self, *, patience_s: float, limit: int = 200) -> list[tuple[str, str]]:
         """Unfinished jobs that nobody holds and whose last wake-up call is old: (id, priority) of each.
 
-        The patience doubles with every call, up to 64 times, so that a long queue is not filled with repeats.
+        The patience doubles with every call, up to 64 times, so that a long queue is not filled with repeats. A job
+        whose holder died waits for none: its last call was answered.
         """
         now = self.clock()
         with self.reading() as connection:
             rows = connection.execute(
-                select(jobs.c.id, jobs.c.priority, jobs.c.enqueued_at, jobs.c.wake_ups)
+                select(jobs.c.id, jobs.c.priority, jobs.c.enqueued_at, jobs.c.wake_ups, jobs.c.lease_until)
                 .where(_claimable(now))
                 .order_by(jobs.c.enqueued_at)
                 .limit(limit)
@@ -116,7 +117,8 @@ class Work(Ledger):
             return [
                 (row.id, row.priority)
                 for row in rows
-                if abs(now - row.enqueued_at) >= patience_s * 2 ** min(max(row.wake_ups - 1, 0), 6)
+                if row.enqueued_at < row.lease_until
+                or abs(now - row.enqueued_at) >= patience_s * 2 ** min(max(row.wake_ups - 1, 0), 6)
             ]
 
     def claim(self, job_id: str, *, lease_s: float, maximum_attempts: int) -> Claim | None:

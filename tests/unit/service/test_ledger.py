@@ -139,6 +139,20 @@ def test_forgotten_jobs_are_called_again_with_growing_patience(books: Books) -> 
     assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
 
 
+def test_a_job_whose_holder_died_is_called_again_at_once_and_once(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    for _ in range(5):
+        books.work.wake("j1")
+    assert books.work.claim("j1", **LEASE)
+    assert books.work.forgotten(patience_s=20) == []
+    books.clock.now += 10
+    assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
+    books.clock.now += 1
+    books.work.wake("j1")
+    assert books.work.forgotten(patience_s=20) == []
+
+
 def test_deliveries_are_retried_for_ever_with_a_capped_pause(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])
