@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.destinations import destinations_of, kinds_for, outputs_to_build
-from service.errors import NotEligibleError, PermanentError
+from service.errors import NotEligibleError, OutOfSpaceError, PermanentError
 from service.intake import new_job
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
@@ -79,6 +79,11 @@ class JobRunner:
             except PermanentError as error:
                 self._work.finish(claim, [], [], state=JobState.FAILED, reason=str(error))
                 state = JobState.FAILED
+            except OutOfSpaceError as error:
+                # Not the study's fault: it waits for space, however long that takes.
+                state = self._work.give_back(
+                    claim, reason=str(error), maximum_attempts=self._settings.maximum_attempts, counts=False
+                )
             except Exception as error:  # noqa: BLE001 -- the outer loop of a job: whatever it is, the job says so
                 # The type alone: the text of an unforeseen error may hold a patient's data.
                 reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"

@@ -198,13 +198,23 @@ class Work(Ledger):
                 ],
             )
 
-    def give_back(self, claim: Claim, *, reason: str, maximum_attempts: int) -> JobState:
-        """A fault ended the attempt: queue the job again, or fail it when its attempts are used up."""
-        state = JobState.FAILED if claim.job.attempts >= maximum_attempts else JobState.QUEUED
+    def give_back(self, claim: Claim, *, reason: str, maximum_attempts: int, counts: bool = True) -> JobState:
+        """A fault ended the attempt: queue the job again, or fail it when its attempts are used up.
+
+        Args:
+            claim: the job.
+            reason: why, in words for an administrator.
+            maximum_attempts: the job fails after so many.
+            counts: False when neither the job nor its study is at fault, a full disk for example.
+        """
+        attempts = claim.job.attempts if counts else claim.job.attempts - 1
+        state = JobState.FAILED if attempts >= maximum_attempts else JobState.QUEUED
         now = self.clock()
         with self.writing() as connection:
             connection.execute(
-                update(jobs).where(_held(claim)).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
+                update(jobs)
+                .where(_held(claim))
+                .values(state=state, reason=reason, attempts=attempts, updated_at=now, lease_until=0.0)
             )
         return state
 

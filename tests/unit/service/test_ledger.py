@@ -153,6 +153,18 @@ def test_a_job_whose_holder_died_is_called_again_at_once_and_once(books: Books) 
     assert books.work.forgotten(patience_s=20) == []
 
 
+def test_what_is_not_the_jobs_fault_uses_up_no_attempt(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    for _ in range(5):
+        claim = books.work.claim("j1", **LEASE)
+        assert claim
+        assert books.work.give_back(claim, reason="full", maximum_attempts=3, counts=False) is JobState.QUEUED
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    assert claim.job.attempts == 1
+
+
 def test_deliveries_are_retried_for_ever_with_a_capped_pause(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])
