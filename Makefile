@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference viewers constraints sbom audit-dependencies clean
+.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference faults viewers constraints sbom audit-dependencies clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-reference: install ## likewise, LIME and SHAP beside 20,000 samples; takes
 	$(BIN)/pip install --quiet -e '.[peers]'
 	$(BIN)/pellucid bench explainers --methods lime,kernel-shap --reference $(if $(MODEL),--model "$(MODEL)")
 
+faults: install tools ## break a running service on purpose and count what is lost: FAST=1 each once, ARGS="--only pacs"
+	PYTHONPATH=tests $(BIN)/python -m faults $(if $(FAST),--fast) $(ARGS)
+
 viewers: install ## the results in OHIF, dwv, DICOMscope and dcmjs; screenshots in build/viewers/screenshots
 	@sh tests/tools.sh $(APT) chromium dicomscope nodejs npm xdotool xvfb
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[viewers]'
@@ -71,4 +74,4 @@ audit-dependencies: install ## look the pinned dependencies up among known weakn
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what was built; keeps pellucid-data
-	rm -rf $(VENV) demo-out runs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) demo-out faults.json runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,59 @@
+"""The campaign's short form: processes killed while studies flow, a PACS that is down and refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from faults.archives import FaultyArchive
+from faults.kills import at_random
+from faults.lab import Lab
+from faults.pacs import misbehaving
+from faults.reconcile import Balance
+from faults.report import Row
+from require import require_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.timeout(400)
+def test_killed_processes_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    require_tool("Orthanc")
+    (row,) = at_random(tmp_path, 11, trials=1, roles=["all"], kills_per_trial=2)
+    assert row.passed, row.notes
+    assert row.acknowledged == 4
+
+
+@pytest.mark.timeout(400)
+def test_a_pacs_that_is_down_or_refuses_gets_everything_once(tmp_path: Path) -> None:
+    rows = list(misbehaving(tmp_path, 12, trials=1, only=["down", "refuses 0xA700", "refuses 0xC000"]))
+    assert [row.fault for row in rows] == ["PACS down", "PACS refuses 0xA700", "PACS refuses 0xC000"]
+    for row in rows:
+        assert row.passed, row.notes
+
+
+@pytest.mark.timeout(400)
+def test_a_listener_that_acknowledges_too_early_is_caught(tmp_path: Path) -> None:
+    with Lab(tmp_path, FaultyArchive(), seed=13, faults=["acknowledge-early"]) as lab:
+        row = lab.row("acknowledges early", must_be_caught=True)
+        (film,) = lab.modality.films(1)
+        assert lab.modality.send(film)
+        lab.pellucid.kill("listener")
+        lab.recover(row, timeout_s=5.0)
+        lab.close(row)
+    assert row.lost == 1
+    assert row.passed
+
+
+def test_a_row_is_passed_only_with_trials_and_a_clean_balance() -> None:
+    row = Row(fault="x")
+    assert not row.passed
+    row.recovered(1.0)
+    assert row.passed
+    row.take(Balance(lost=["instance 1"]), acknowledged=1)
+    assert not row.passed
+    row.must_be_caught = True
+    assert row.passed
+    row.wrong("something else")
+    assert not row.passed

@@ -1,0 +1,81 @@
+"""`make faults`: run the campaign, print the table, write faults.json. Exit code 1: a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faults import broken, disk, kills, pacs, poison, stores
+from faults.report import Row, table, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def main() -> int:
+    """Run."""
+    options = _options()
+    trials = 1 if options.fast else options.trials
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="pellucid-faults-") as folder:
+        for name, group in _groups(trials, kill_trials=1 if options.fast else options.kill_trials).items():
+            if options.only and name not in options.only.split(","):
+                continue
+            begun = time.monotonic()
+            # Outside the folders that tests of others share, readable by the user of PostgreSQL.
+            rows += _run(name, partial(group, Path(folder) / name, options.seed), options.out, rows)
+            sys.stderr.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
+    sys.stdout.write(table(rows) + "\n")
+    return 0 if rows and all(row.passed for row in rows) else 1
+
+
+def _groups(trials: int, *, kill_trials: int) -> dict[str, Callable[[Path, int], Iterator[Row]]]:
+    return {
+        "kills": partial(kills.at_random, trials=kill_trials),
+        "points": partial(kills.at_points, trials=trials),
+        "pacs": partial(pacs.misbehaving, trials=trials),
+        "lying": partial(pacs.lying, trials=trials),
+        "sqlite": partial(stores.sqlite_locked, trials=trials),
+        "servers": partial(stores.redis_and_postgresql, trials=trials),
+        "disk": partial(disk.full, trials=trials),
+        "poison": partial(poison.studies, trials=trials),
+        "broken": broken.builds,
+    }
+
+
+def _run(name: str, group: Callable[[], Iterator[Row]], out: Path, before: list[Row]) -> list[Row]:
+    """Run a group; what it could not do is a row that failed."""
+    rows: list[Row] = []
+    try:
+        for row in group():
+            rows.append(row)
+            sys.stderr.write(table([row]).splitlines()[2] + "\n")
+            sys.stderr.flush()
+            write([*before, *rows], out)
+    except Exception as error:  # noqa: BLE001 -- one group that breaks down must not hide the others
+        failed = Row(fault=f"{name}: broke down")
+        failed.wrong(f"{type(error).__name__}: {error}")
+        rows.append(failed)
+        sys.stderr.write(f"{failed.notes}\n")
+    write([*before, *rows], out)
+    return rows
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="faults")
+    parser.add_argument("--fast", action="store_true", help="every row once")
+    parser.add_argument("--trials", type=int, default=20, help="of every row but kill -9")
+    parser.add_argument("--kill-trials", type=int, default=125, help="of every kill -9 row, each with two kills")
+    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--only", default="", help="names of groups, with commas between")
+    parser.add_argument("--out", type=Path, default=Path("faults.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
