@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
+from celery.platforms import EX_FAILURE
 from celery.signals import worker_process_init
+from celery.worker import state
 from prometheus_client import CollectorRegistry
 
 from service.audit.trail import open_trail
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANNOUNCE_EVERY_S = 5.0
+WATCH_EVERY_S = 0.5
+PATIENCE_S = 10.0
+"""For an orderly end after the child has died."""
 
 
 def run_worker(settings: Settings) -> None:
@@ -55,6 +63,7 @@ def run_worker(settings: Settings) -> None:
 
 
 def _serve(app: Celery) -> None:
+    threading.Thread(target=_watch_child, name="watch", daemon=True).start()
     worker = app.Worker(
         pool="prefork",
         concurrency=1,
@@ -66,7 +75,28 @@ def _serve(app: Celery) -> None:
         quiet=True,
     )
     worker.start()
-    sys.exit(worker.exitcode)
+    sys.exit(EX_FAILURE if state.should_terminate == EX_FAILURE else worker.exitcode)
+
+
+def _watch_child() -> None:
+    """End the whole worker when its child dies: whoever supervises it starts a fresh one.
+
+    Celery would fork a new child, but a call that the dead one had taken and not yet acknowledged keeps its place in
+    the parent for ever: the worker lives and consumes nothing. The job itself comes back by the ledger's sweep.
+    """
+    ourselves, first = psutil.Process(), set[int]()
+    while state.should_stop in {None, False}:
+        alive = {child.pid for child in ourselves.children() if child.status() != psutil.STATUS_ZOMBIE}
+        if first - alive:
+            log.error("the process that analyses ended unexpectedly: the worker starts again")
+            state.should_terminate = EX_FAILURE
+            time.sleep(PATIENCE_S)
+            # The loop that should have seen it hangs; nothing is lost by leaving, the ledger knows the jobs.
+            for child in ourselves.children():
+                child.kill()
+            os._exit(EX_FAILURE)
+        first = first or alive
+        time.sleep(WATCH_EVERY_S)
 
 
 class _Child:

@@ -156,7 +156,7 @@ def test_what_orthanc_lost_before_it_committed_is_sent_again(pacs: Orthanc, our_
     delete(pacs, f"/instances/{lost}")
     with listening(settings):
         desk.confirm()
-        assert wait_until(lambda: desk.states() == ["delivered", "pending"], 20)
+        assert wait_until(lambda: desk.states() == ["delivered", "pending"], 60)
         assert "0x0112" in "".join(desk.column("reason"))
         desk.until("delivered", "delivered")
     assert pacs.uids() == {"1.2.9.0", "1.2.9.1"}

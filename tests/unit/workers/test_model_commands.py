@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -42,14 +43,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_package_is_listed_and_shown(folder: Path) -> None:
     (row,) = json.loads(CliRunner().invoke(models, ["list", "--json"], catch_exceptions=False).stdout)
     assert (row["name"], row["reads"], row["checked"], row["fault"]) == ("head-ct-bleed-demo", "slices", False, "")
-    shown = CliRunner().invoke(models, ["show", "head-ct-bleed-demo"], catch_exceptions=False).stdout
+    shown = (
+        CliRunner(env={"COLUMNS": "200"}).invoke(models, ["show", "head-ct-bleed-demo"], catch_exceptions=False).stdout
+    )
     assert "Never for patients" in shown
     assert "PLANTED-BLEED" in shown
 
 
 def test_a_package_with_a_wrong_card_is_listed_with_its_fault(folder: Path) -> None:
     card = folder / "head-ct-bleed-demo" / "model.toml"
-    card.write_text(card.read_text().replace('scheme = "SCT"', 'scheme = "???"'))
+    card.write_text(re.sub(r'scheme = "[^"]*"', 'scheme = "???"', card.read_text()))
     (row,) = json.loads(CliRunner().invoke(models, ["list", "--json"], catch_exceptions=False).stdout)
     assert "coding scheme" in row["fault"]
 
