@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
@@ -109,7 +110,11 @@ class FaultyArchive:
     def _keep(self, uid: str, event: Any, *, altered: bool) -> None:
         file = _part10(event)
         if altered:
-            file = file[:-2] + bytes([file[-2] ^ 0xFF, file[-1]])
+            changed = dcmread(io.BytesIO(file))
+            changed.SeriesDescription = "something else"
+            target = io.BytesIO()
+            changed.save_as(target)
+            file = target.getvalue()
         with self._guard:
             self._kept.setdefault(uid, []).append(file)
 

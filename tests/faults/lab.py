@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from dicom_nodes.client import echo
-from faults.archives import FaultyArchive, OrthancArchive
 from faults.installation import Installation
 from faults.modality import Modality
 from faults.reconcile import Auditor, Balance
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from faults.archives import FaultyArchive, OrthancArchive
 
 SETTLE_S = 150.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
 SIZE = (256, 256)
@@ -32,12 +32,10 @@ class Sent:
 
 
 class Modality:
-    """Makes films and sends them; remembers what was acknowledged, and every other answer."""
+    """Makes films and sends them; remembers what was acknowledged."""
 
     def __init__(self, folder: Path, *, port: int, seed: int) -> None:
         self.acknowledged: list[Sent] = []
-        self.refusals: list[int | None] = []
-        """Status of each answer that was no success; None where no answer came."""
         self._folder = folder
         self._port = port
         self._seed = seed * 1000
@@ -55,31 +53,15 @@ class Modality:
         """Send until success is answered; None when the patience ended before."""
         deadline = time.monotonic() + patience_s
         while True:
-            if self.send_once(film):
-                return self.acknowledged[-1]
-            if time.monotonic() > deadline:
-                return None
+            sent = self._send_once(film)
+            if sent or time.monotonic() > deadline:
+                return sent
             time.sleep(0.3)
 
-    def send_once(self, film: Path) -> bool:
-        """Send a film once, with dcmtk every other time; tell whether success was answered."""
-        self._sends += 1
-        status = self._with_dcmtk(film) if self._sends % 2 else self._with_client(film)
-        if status == 0:
-            self.acknowledged.append(
-                Sent(sop_instance_uid=read_file(film).sop_instance_uid, sha256=dataset_sha256(film.read_bytes()))
-            )
-        else:
-            self.refusals.append(status)
-        return status == 0
-
     def status_of(self, film: Path) -> int | None:
-        """Send a film once and return the status that was answered."""
+        """Send a film once and return the status that was answered; None when there was no answer."""
         status = self._with_client(film)
-        if status == 0:
-            self.acknowledged.append(
-                Sent(sop_instance_uid=read_file(film).sop_instance_uid, sha256=dataset_sha256(film.read_bytes()))
-            )
+        self._note(film, status)
         return status
 
     def flow(self, count: int, rng: random.Random) -> threading.Thread:
@@ -95,6 +77,18 @@ class Modality:
         thread = threading.Thread(target=run, name="modality", daemon=True)
         thread.start()
         return thread
+
+    def _send_once(self, film: Path) -> Sent | None:
+        """Send with dcmtk every other time."""
+        self._sends += 1
+        return self._note(film, self._with_dcmtk(film) if self._sends % 2 else self._with_client(film))
+
+    def _note(self, film: Path, status: int | None) -> Sent | None:
+        if status != 0:
+            return None
+        sent = Sent(sop_instance_uid=read_file(film).sop_instance_uid, sha256=dataset_sha256(film.read_bytes()))
+        self.acknowledged.append(sent)
+        return sent
 
     def _with_client(self, film: Path) -> int | None:
         (outcome,) = send_files([film], "127.0.0.1", self._port, "PELLUCID", PACS_AE)

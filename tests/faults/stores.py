@@ -101,10 +101,12 @@ def _redis_emptied(lab: Lab, redis: RedisBroker, trials: int) -> Row:
         flow = lab.modality.flow(3, lab.rng)
         time.sleep(lab.rng.uniform(0.3, 1.5))
         redis.kill()
-        time.sleep(lab.rng.uniform(0.2, 3.0))
+        meanwhile = lab.modality.flow(2, lab.rng)
+        time.sleep(lab.rng.uniform(1.0, 3.0))
         redis.start()
         back = time.monotonic()
         flow.join()
+        meanwhile.join()
         lab.recover(row, since=back)
     return _not_idle(lab.close(row))
 
@@ -115,9 +117,11 @@ def _redis_frozen(lab: Lab, redis: RedisBroker, trials: int) -> Row:
         flow = lab.modality.flow(2, lab.rng)
         time.sleep(lab.rng.uniform(0.2, 1.0))
         with redis.frozen():
+            meanwhile = lab.modality.flow(2, lab.rng)
             time.sleep(FROZEN_S)
         thawed = time.monotonic()
         flow.join()
+        meanwhile.join()
         lab.recover(row, since=thawed)
     return _not_idle(lab.close(row))
 
@@ -131,8 +135,8 @@ def _not_idle(row: Row) -> Row:
 def _postgresql_restarted(lab: Lab, cluster: PostgresqlCluster, trials: int) -> Row:
     row = lab.row("PostgreSQL restarted")
     for _ in range(trials):
-        flow = lab.modality.flow(2, lab.rng)
-        time.sleep(lab.rng.uniform(0.2, 1.0))
+        flow = lab.modality.flow(4, lab.rng)
+        time.sleep(lab.rng.uniform(0.0, 0.5))
         cluster.restart(away_s=lab.rng.uniform(0.2, 2.0))
         back = time.monotonic()
         flow.join()
