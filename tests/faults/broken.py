@@ -10,7 +10,7 @@ from faults.archives import FaultyArchive
 from faults.brokers import RedisBroker
 from faults.installation import LEASE_S
 from faults.lab import Lab
-from faults.stores import redelivered
+from faults.stores import TWO_WORKERS, redelivered
 from service.types import JobState
 from workers.sandbox import wait_until
 
@@ -44,7 +44,7 @@ def _without_lease(folder: Path, seed: int) -> Row:
     redis = RedisBroker(folder / "redis")
     settings = {"PELLUCID__QUEUE__BROKER_URL": json.dumps(redis.url)}
     try:
-        with Lab(folder, FaultyArchive(), seed=seed, faults=["no-lease"], settings=settings, workers=2) as lab:
+        with Lab(folder, FaultyArchive(), seed=seed, faults=["no-lease"], settings=settings, roles=TWO_WORKERS) as lab:
             return redelivered(lab, 1, must_be_caught=True, name="BROKEN: no lease")
     finally:
         redis.stop()

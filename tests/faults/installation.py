@@ -50,9 +50,10 @@ class Installation(Sandbox):
         pacs_port: int,
         settings: Mapping[str, str] | None = None,
         faults: Sequence[str] = (),
-        workers: int = 1,
+        roles: Sequence[str] = ROLES,
         confirm: str = "query",
     ) -> None:
+        """Prepare. A role that is named twice has two processes."""
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             folder,
@@ -65,7 +66,7 @@ class Installation(Sandbox):
         self.crashes.mkdir(exist_ok=True)
         self._folder = folder
         self._faults = faults
-        self._roles = [*ROLES, *["worker"] * (workers - 1)]
+        self._roles = list(roles)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._seen: dict[int, psutil.Process] = {}
         self._wanted = threading.Event()
@@ -121,23 +122,11 @@ class Installation(Sandbox):
         return left
 
     def wait_ready(self, **_options: object) -> None:
-        """Wait for C-ECHO and for a worker with its model loaded."""
-        super().wait_ready(timeout_s=START_S)
-
-    def wait_worker(self, *, since: float) -> None:
-        """Wait until a worker announced itself after a moment of the ledger's clock."""
-
-        def announced() -> bool:
-            return any(
-                entry.name == "worker" and time.time() - entry.age_s > since
-                for entry in self.reports.alive(within_s=600)
-            )
-
-        wait_until(announced, timeout_s=START_S, what="no worker came back")
-
-    def log_tail(self) -> str:
-        """The end of each log."""
-        return "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted(self._folder.glob("*.log")))
+        """Wait for C-ECHO and, if there is to be one, for a worker with its model loaded."""
+        if "worker" in self._roles:
+            super().wait_ready(timeout_s=START_S)
+        else:
+            wait_until(self._listens, timeout_s=START_S, what="the listener does not start")
 
     def _left(self) -> list[psutil.Process]:
         own = {process.pid for number in self._children for process in self._family(number)}

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from dicom_nodes.client import echo
-from faults.installation import Installation
+from faults.installation import ROLES, Installation
 from faults.modality import Modality
 from faults.reconcile import Auditor, Balance
 from faults.report import Row
@@ -34,13 +34,13 @@ class Lab:
         seed: int,
         settings: Mapping[str, str] | None = None,
         faults: Sequence[str] = (),
-        workers: int = 1,
+        roles: Sequence[str] = ROLES,
         confirm: str = "query",
     ) -> None:
         self.rng = random.Random(f"{seed}-{folder.name}")  # noqa: S311 -- a schedule, no secret
         self.archive = archive
         self.pellucid = Installation(
-            folder, pacs_port=archive.port, settings=settings, faults=faults, workers=workers, confirm=confirm
+            folder, pacs_port=archive.port, settings=settings, faults=faults, roles=roles, confirm=confirm
         )
         self.modality = Modality(folder / "films", port=self.pellucid.port, seed=self.rng.randrange(1, 900))
         self.auditor = Auditor(self.pellucid, archive)

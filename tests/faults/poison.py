@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 POISONS = {"crash": "study crashes native code", "memory": "study exhausts memory", "hang": "study hangs"}
-_DEADLINE = {"PELLUCID__WORKER__TASK_TIME_LIMIT_S": "6.0"}
+_DEADLINE = {"PELLUCID__WORKER__TASK_TIME_LIMIT_S": "4.0", "PELLUCID__WORKER__LEASE_S": "2.0"}
 
 
 def studies(folder: Path, seed: int, *, trials: int) -> Iterator[Row]:

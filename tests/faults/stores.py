@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from faults.archives import OrthancArchive
 from faults.brokers import PostgresqlCluster, RedisBroker
+from faults.installation import ROLES
 from faults.lab import Lab
 from service.queue import enqueue, make_app
 from service.settings import load_settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from faults.report import Row
 
+TWO_WORKERS = (*ROLES, "worker")
 LOCKED_S = 6.0
 FROZEN_S = 8.0
 IDLE_AT_MOST_S = 60.0
@@ -62,7 +64,7 @@ def redis_and_postgresql(folder: Path, seed: int, *, trials: int) -> Iterator[Ro
                 "PELLUCID__QUEUE__BROKER_URL": json.dumps(redis.url),
             }
             with Lab(
-                folder / "state", OrthancArchive(folder / "orthanc"), seed=seed, settings=settings, workers=2
+                folder / "state", OrthancArchive(folder / "orthanc"), seed=seed, settings=settings, roles=TWO_WORKERS
             ) as lab:
                 yield _redis_emptied(lab, redis, trials)
                 yield _redis_frozen(lab, redis, trials)
