@@ -143,6 +143,7 @@ class Work(Ledger):
                 .values(
                     state=JobState.RUNNING,
                     attempts=row.attempts + 1,
+                    wake_ups=0,  # a call was answered: should the next one be lost, the sweep is not patient again
                     lease_token=row.lease_token + 1,
                     lease_until=now + lease_s,
                     updated_at=now,
