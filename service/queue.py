@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from service.files import make_directory
+from service.folder_queue import SCHEME, register
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -17,7 +18,10 @@ QUEUES = ("stat", "routine")
 
 def make_app(settings: Settings) -> Celery:
     """Build the Celery application. JSON only: a pickle message is refused."""
-    app = Celery("pellucid", broker=settings.broker_url, set_as_current=False)
+    register()
+    url = settings.broker_url
+    broker = url.replace("filesystem:", f"{SCHEME}:", 1) if url.startswith("filesystem:") else url
+    app = Celery("pellucid", broker=broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from queue import Empty
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.queue import enqueue, make_app
+from service.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from celery import Celery
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Celery]:
+    made = make_app(load_settings(None, {"PELLUCID__STATE__DIRECTORY": json.dumps(str(tmp_path))}))
+    yield made
+    made.close()
+
+
+def test_a_job_id_comes_out_as_it_went_in_and_leaves_no_file(app: Celery, tmp_path: Path) -> None:
+    enqueue(app, "j1", "routine")
+    with app.connection_for_read() as connection:
+        message = connection.default_channel._get("routine")
+        with pytest.raises(Empty):
+            connection.default_channel._get("routine")
+    assert "j1" in json.dumps(message["headers"]["argsrepr"])
+    assert [path for path in (tmp_path / "queue").iterdir() if path.is_file()] == []
+
+
+def test_what_is_left_of_a_broken_message_is_passed_over(app: Celery, tmp_path: Path) -> None:
+    (tmp_path / "queue" / "0_empty.routine.msg").touch()
+    (tmp_path / "queue" / "0_torn.routine.msg").write_text('{"body": "W')
+    enqueue(app, "j1", "routine")
+    with app.connection_for_read() as connection:
+        assert "j1" in connection.default_channel._get("routine")["headers"]["argsrepr"]
+
+
+def test_a_message_that_is_being_written_is_not_taken(app: Celery, tmp_path: Path) -> None:
+    (tmp_path / "queue" / ".1_half.routine.msg.part").touch()
+    with app.connection_for_read() as connection, pytest.raises(Empty):
+        connection.default_channel._get("routine")
