@@ -56,6 +56,8 @@ def _run(name: str, group: Callable[[], Iterator[Row]], out: Path, before: list[
             sys.stderr.write(table([row]).splitlines()[2] + "\n")
             sys.stderr.flush()
             write([*before, *rows], out)
+        if not rows:
+            sys.stderr.write(f"{name}: nothing was run; it needs root\n")
     except Exception as error:  # noqa: BLE001 -- one group that breaks down must not hide the others
         failed = Row(fault=f"{name}: broke down")
         failed.wrong(f"{type(error).__name__}: {error}")
