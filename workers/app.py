@@ -85,7 +85,8 @@ def _watch_child() -> None:
     the parent for ever: the worker lives and consumes nothing. The job itself comes back by the ledger's sweep.
     """
     ourselves, first = psutil.Process(), set[int]()
-    while state.should_stop in {None, False}:
+    # By identity: an orderly end is asked for by the exit code 0, which equals False.
+    while state.should_stop is None or state.should_stop is False:
         alive = {child.pid for child in ourselves.children() if child.status() != psutil.STATUS_ZOMBIE}
         if first - alive:
             log.error("the process that analyses ended unexpectedly: the worker starts again")
