@@ -31,7 +31,8 @@ demo: install ## the whole path on this machine: ONCE=1 ends by itself, OUT=dir,
 	$(BIN)/pellucid demo $(if $(ONCE),--once) $(if $(OUT),--out "$(OUT)") $(if $(STUDY),--study "$(STUDY)")
 
 test: install tools ## every test, warnings as errors
-	$(BIN)/python -m pytest $(ARGS)
+	@# waiting threads sleep: two processes with torch on two cores would spin each other to a halt
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(ARGS)
 
 lint: install ## ruff, mypy strict, import directions
 	$(BIN)/ruff check .

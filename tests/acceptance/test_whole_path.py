@@ -90,7 +90,7 @@ def explained(orthanc: OrthancPacs, service: Sandbox, file: Path) -> list[bytes]
     def back() -> bool:
         return len(study_in_orthanc(orthanc, source.StudyInstanceUID)) >= 3
 
-    wait_until(back, timeout_s=60, what="no explanation came back")
+    wait_until(back, timeout_s=150, what="no explanation came back")
     uids = study_in_orthanc(orthanc, source.StudyInstanceUID)
     assert source.SOPInstanceUID in uids
     results = [orthanc.fetch(uid) for uid in uids if uid != source.SOPInstanceUID]
