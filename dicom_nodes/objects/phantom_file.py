@@ -62,7 +62,7 @@ def phantom_dataset(study: PhantomStudy) -> Dataset:
     digital = study.modality == "DX"
     sop_class = DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
     uid = UID(derived_uid("phantom", study.name, study.modality, study.photometric, "instance"))
-    dataset = FileDataset("", {}, file_meta=_meta(sop_class, uid), preamble=b"\0" * 128)
+    dataset = FileDataset("", {}, file_meta=phantom_meta(sop_class, uid), preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = uid
@@ -76,7 +76,8 @@ def phantom_dataset(study: PhantomStudy) -> Dataset:
     return dataset
 
 
-def _meta(sop_class: UID, uid: UID) -> FileMetaDataset:
+def phantom_meta(sop_class: UID, uid: UID) -> FileMetaDataset:
+    """Return the file meta information (PS3.10 section 7.1) of a phantom's instance."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = sop_class

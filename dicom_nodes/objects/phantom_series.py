@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
-from dicom_nodes.objects.identity import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    derived_uid,
-)
+from dicom_nodes.objects.identity import derived_uid
+from dicom_nodes.objects.phantom_file import phantom_meta
 from dicom_nodes.objects.write import to_bytes
 
 if TYPE_CHECKING:
@@ -61,7 +58,7 @@ def slice_dataset(series: PhantomSeries, index: int) -> Dataset:
     """Return one slice: CT (PS3.3 A.3) or MR (A.4) image storage."""
     sop_class = CTImageStorage if series.modality == "CT" else MRImageStorage
     uid = UID(derived_uid("phantom", series.name, series.modality, f"slice {index}"))
-    dataset = FileDataset("", {}, file_meta=_meta(sop_class, uid), preamble=b"\0" * 128)
+    dataset = FileDataset("", {}, file_meta=phantom_meta(sop_class, uid), preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = uid
@@ -72,17 +69,6 @@ def slice_dataset(series: PhantomSeries, index: int) -> Dataset:
     _add_pixels(dataset, series, index)
     _add_acquisition(dataset, series)
     return dataset
-
-
-def _meta(sop_class: UID, uid: UID) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = uid
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return meta
 
 
 def _add_patient_study_equipment(dataset: Dataset, series: PhantomSeries) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +21,10 @@ from workers.phantom.head import make_brain_mr, make_head_ct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from workers.phantom.head import HeadPhantom
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 CT = {"model": "head-ct-bleed-demo", "input": "study", "modalities": ["CT"], "explainers": ["grad-cam"]}
 MR = {"model": "brain-mr-tumour-demo", "input": "study", "modalities": ["MR"], "explainers": ["grad-cam"]}
 
@@ -85,14 +84,13 @@ def test_a_study_without_enough_slices_is_refused_with_what_was_left_out(tmp_pat
     assert "the longest has 3" in place.reports.jobs()[0].job.reason
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/dicom")
 @pytest.mark.parametrize(("folder", "changes"), [("ct-series", CT), ("mr-series", MR)])
 def test_real_series_run_through_without_error(
-    tmp_path: Path, houses: list[House], folder: str, changes: dict[str, object]
+    tmp_path: Path, houses: list[House], shared_dicom: Path, folder: str, changes: dict[str, object]
 ) -> None:
     place = House(tmp_path / "house", **changes)
     houses.append(place)
-    receive(place, sorted((SHARED / folder).glob("*.dcm")))
+    receive(place, sorted((shared_dicom / folder).glob("*.dcm")))
     assert place.work_off() == [JobState.DONE]
     job = place.reports.jobs()[0].job
     assert "not written" not in job.reason

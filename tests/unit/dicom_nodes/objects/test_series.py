@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +15,12 @@ from service.errors import NotEligibleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pydicom import Dataset
 
     from dicom_nodes.objects.series import SourceSeries
 
-SHARED = Path(__file__).parents[5] / "shared" / "data" / "dicom"
 TAKEN_AT = datetime(2026, 1, 5, 9, 0)  # noqa: DTZ001 - DICOM's dates are local by definition
 
 
@@ -162,9 +161,8 @@ def test_one_unreadable_slice_is_noted_and_many_end_it(tmp_path: Path) -> None:
         read_series(paths)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/dicom")
-def test_a_real_tilted_uneven_ct_is_read_whole() -> None:
-    source = read_series((SHARED / "ct-series").glob("*.dcm"))
+def test_a_real_tilted_uneven_ct_is_read_whole(shared_dicom: Path) -> None:
+    source = read_series((shared_dicom / "ct-series").glob("*.dcm"))
     assert len(source.series.slices) == 28
     assert source.series.gantry_tilt_degrees == pytest.approx(18.5, abs=0.01)
     assert source.series.slice_spacing_mm is None
@@ -172,8 +170,7 @@ def test_a_real_tilted_uneven_ct_is_read_whole() -> None:
     assert source.notes == ("slice distances from 1.1 to 7.0 mm",)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/dicom")
-def test_a_real_mr_is_read_whole() -> None:
-    source = read_series((SHARED / "mr-series").glob("*.dcm"))
+def test_a_real_mr_is_read_whole(shared_dicom: Path) -> None:
+    source = read_series((shared_dicom / "mr-series").glob("*.dcm"))
     assert len(source.series.slices) == 12
     assert source.series.slice_spacing_mm == pytest.approx(1.0)
