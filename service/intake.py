@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from service.ledger.work import NewJob
+from service.ledger.creation import NewJob
 from service.pipelines import RunnablePipeline, chosen_by, job_id
 
 if TYPE_CHECKING:

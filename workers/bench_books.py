@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, insert, select, update
 
 from service.ledger import schema
-from service.ledger.work import NewJob
+from service.ledger.creation import NewJob
 from service.types import DeliveryState, Instance, JobState, OutboxObject
 
 if TYPE_CHECKING:

@@ -156,9 +156,7 @@ class JobRunner:
         """
         entry = self._entries[claim.job.pipeline]
         job = new_job(entry, claim.inputs)
-        self._work.assign([job], [])
-        reason = f"made for {outdated}; replaced by job {job.id}"
-        self._work.finish(claim, [], [], state=JobState.SUPERSEDED, reason=reason)
+        self._work.replace(claim, job, reason=f"made for {outdated}; replaced by job {job.id}")
         return JobState.SUPERSEDED
 
     def _count(self, pipeline: str, result: Result) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
+from service.ledger.rows import object_from
 from service.ledger.schema import deliveries, objects
 from service.ledger.transactions import Ledger, moment
-from service.ledger.work import object_from
 from service.types import Delivery, DeliveryState
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 
+from service.ledger.rows import job_from, object_from
 from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes, set_aside
 from service.ledger.transactions import Ledger, moment, put
-from service.ledger.work import job_from, object_from
 from service.types import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:

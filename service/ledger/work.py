@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 
 from service.ledger.arrivals import instances_by_uid
+from service.ledger.creation import create, earlier, end_job, objects_to_replace
+from service.ledger.rows import delivery_row, job_from, object_row
 from service.ledger.schema import announced, arrivals, deliveries, job_inputs, jobs, objects, studies
-from service.ledger.transactions import Ledger, insert_missing, moment
+from service.ledger.transactions import Ledger, insert_missing
 from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
@@ -17,20 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """What the intake decides of a job; the ledger adds the rest."""
-
-    id: str
-    study_instance_uid: str
-    pipeline: str
-    pipeline_version: str
-    model_sha256: str
-    calling_ae: str
-    called_ae: str
-    priority: str
-    sop_instance_uids: tuple[str, ...]
+    from service.ledger.creation import NewJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +30,7 @@ class Claim:
     token: int
     inputs: tuple[Instance, ...]
     replaced: tuple[OutboxObject, ...]
-    """Objects of the job that this one supersedes."""
+    """Objects of the nearest earlier job that made any; this one supersedes them."""
 
 
 class LeaseLostError(Exception):
@@ -57,8 +46,9 @@ class Work(Ledger):
         Returns:
             The jobs that did not exist before; wake a worker for each.
         """
+        now = self.clock()
         with self.writing() as connection:
-            created = [job for job in new_jobs if self._create(connection, job, supersedes="")]
+            created = [job for job in new_jobs if create(connection, job, now=now)]
             for instance in looked_at:
                 connection.execute(
                     update(arrivals)
@@ -91,7 +81,8 @@ class Work(Ledger):
                 return []
             # Said once: what comes later is late, and waits for the quiet period.
             connection.execute(delete(announced).where(announced.c.study_instance_uid == study_instance_uid))
-            return [job for job in new_jobs if self._create(connection, job, supersedes=self._earlier(connection, job))]
+            now = self.clock()
+            return [job for job in new_jobs if create(connection, job, now=now, supersedes=earlier(connection, job))]
 
     def wake(self, job_id: str) -> None:
         """Note that a wake-up call for a job was sent."""
@@ -135,7 +126,7 @@ class Work(Ledger):
                 return None
             if row.attempts >= maximum_attempts:
                 reason = f"gave up after {row.attempts} attempts; the last one ended without an answer"
-                _end(connection, job_id, JobState.FAILED, row.reason or reason, now)
+                end_job(connection, job_id, JobState.FAILED, row.reason or reason, now)
                 return None
             connection.execute(
                 update(jobs)
@@ -187,12 +178,12 @@ class Work(Ledger):
             )
             if not ended.rowcount:
                 raise LeaseLostError
-            insert_missing(connection, objects, *[_object_row(entry) for entry in made])
+            insert_missing(connection, objects, *[object_row(entry) for entry in made])
             insert_missing(
                 connection,
                 deliveries,
                 *[
-                    _delivery_row(entry, destination, now)
+                    delivery_row(entry, destination, now)
                     for entry in made
                     for destination in destinations
                     if kinds is None or destination not in kinds or entry.kind in kinds[destination]
@@ -218,6 +209,27 @@ class Work(Ledger):
                 .values(state=state, reason=reason, attempts=attempts, updated_at=now, lease_until=0.0)
             )
         return state
+
+    def replace(self, claim: Claim, job: NewJob, *, reason: str) -> None:
+        """End a job in favour of one that does the same work, and that supersedes what the ended one superseded.
+
+        A replacement that was itself replaced once, because versions went forth and back, is queued again.
+
+        Raises:
+            LeaseLostError: the job is not this worker's any more; nothing was written.
+        """
+        now = self.clock()
+        with self.writing() as connection:
+            if not connection.execute(update(jobs).where(_held(claim)).values(lease_until=0.0)).rowcount:
+                raise LeaseLostError
+            end_job(connection, claim.job.id, JobState.SUPERSEDED, reason, now)
+            # called at epoch 0, which is never: the next sweep wakes a worker
+            if not create(connection, job, now=now, supersedes=claim.job.supersedes, enqueued_at=0.0):
+                connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == job.id, jobs.c.state == JobState.SUPERSEDED)
+                    .values(state=JobState.QUEUED, reason="", attempts=0, enqueued_at=0.0, wake_ups=0, updated_at=now)
+                )
 
     def retry(self, job_id: str) -> str | None:
         """Do a failed or refused job again, or send rejected objects of a finished one again.
@@ -251,53 +263,6 @@ class Work(Ledger):
                 raise ValueError(f"job {job_id} is {row.state} and none of its objects was rejected")
             return None
 
-    def _create(self, connection: Connection, job: NewJob, *, supersedes: str) -> bool:
-        now = self.clock()
-        values = {name: value for name, value in vars(job).items() if name != "sop_instance_uids"}
-        created = insert_missing(
-            connection,
-            jobs,
-            {
-                **values,
-                "state": JobState.QUEUED,
-                "reason": "",
-                "attempts": 0,
-                "created_at": now,
-                "updated_at": now,
-                "supersedes": supersedes,
-                "enqueued_at": now,
-                "wake_ups": 0,
-                "lease_token": 0,
-                "lease_until": 0.0,
-            },
-        )
-        if created:
-            rows = [{"job_id": job.id, "sop_instance_uid": uid} for uid in job.sop_instance_uids]
-            insert_missing(connection, job_inputs, *rows)
-            if supersedes:
-                _end(
-                    connection,
-                    supersedes,
-                    JobState.SUPERSEDED,
-                    f"superseded by job {job.id}: later instances",
-                    now,
-                )
-        return bool(created)
-
-    def _earlier(self, connection: Connection, job: NewJob) -> str:
-        row = connection.execute(
-            select(jobs.c.id)
-            .where(
-                jobs.c.study_instance_uid == job.study_instance_uid,
-                jobs.c.pipeline == job.pipeline,
-                jobs.c.called_ae == job.called_ae,
-                jobs.c.state != JobState.SUPERSEDED,
-                jobs.c.id != job.id,
-            )
-            .order_by(jobs.c.created_at.desc())
-        ).first()
-        return row.id if row else ""
-
     def _claim_of(self, connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
         uids = list(
             connection.execute(
@@ -306,44 +271,12 @@ class Work(Ledger):
                 .order_by(job_inputs.c.sop_instance_uid)
             ).scalars()
         )
-        replaced = connection.execute(select(objects).where(objects.c.job_id == (row.supersedes or None))).all()
         return Claim(
             job=job_from(row, uids, attempts=row.attempts + 1, state=JobState.RUNNING),
             token=row.lease_token + 1,
             inputs=tuple(instances_by_uid(connection, uids)),
-            replaced=tuple(object_from(entry) for entry in replaced),
+            replaced=tuple(objects_to_replace(connection, str(row.supersedes))),
         )
-
-
-def job_from(
-    row: Row[tuple[object, ...]],
-    uids: Sequence[str],
-    *,
-    attempts: int | None = None,
-    state: JobState | None = None,
-) -> Job:
-    """Make the value of a row of `jobs`."""
-    return Job(
-        id=row.id,
-        study_instance_uid=row.study_instance_uid,
-        pipeline=row.pipeline,
-        pipeline_version=row.pipeline_version,
-        model_sha256=row.model_sha256,
-        calling_ae=row.calling_ae,
-        called_ae=row.called_ae,
-        sop_instance_uids=tuple(uids),
-        state=state or JobState(row.state),
-        reason=row.reason,
-        attempts=row.attempts if attempts is None else attempts,
-        created_at=moment(row.created_at),
-        updated_at=moment(row.updated_at),
-        supersedes=row.supersedes,
-    )
-
-
-def object_from(row: Row[tuple[object, ...]]) -> OutboxObject:
-    """Make the value of a row of `objects`."""
-    return OutboxObject(**{column.name: row._mapping[column.name] for column in objects.columns})  # noqa: SLF001
 
 
 def _claimable(now: float) -> ColumnElement[bool]:
@@ -355,29 +288,6 @@ def _claimable(now: float) -> ColumnElement[bool]:
 
 def _held(claim: Claim) -> ColumnElement[bool]:
     return and_(jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING)
-
-
-def _end(connection: Connection, job_id: str, state: JobState, reason: str, now: float) -> None:
-    connection.execute(
-        update(jobs).where(jobs.c.id == job_id).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
-    )
-
-
-def _object_row(entry: OutboxObject) -> dict[str, object]:
-    return {column.name: getattr(entry, column.name) for column in objects.columns}
-
-
-def _delivery_row(entry: OutboxObject, destination: str, now: float) -> dict[str, object]:
-    return {
-        "sop_instance_uid": entry.sop_instance_uid,
-        "destination": destination,
-        "state": DeliveryState.PENDING,
-        "attempts": 0,
-        "next_attempt_at": now,
-        "lease_until": 0.0,
-        "updated_at": now,
-        "reason": "",
-    }
 
 
 def _resend(connection: Connection, job_id: str, now: float) -> int:

@@ -12,9 +12,10 @@ from pynetdicom.ae import ApplicationEntity
 from dicom_nodes.destinations import find_destination
 from dicom_nodes.sender import Sender, open_outbox, run_sender
 from service.ledger.arrivals import Arrivals
+from service.ledger.creation import NewJob
 from service.ledger.database import open_database
 from service.ledger.report import Reports
-from service.ledger.work import NewJob, Work
+from service.ledger.work import Work
 from service.settings import Settings, load_settings
 from service.types import Instance, OutboxObject
 from tests.integration.test_network_hostile import wait_until

@@ -9,8 +9,8 @@ from alembic import command
 from sqlalchemy import inspect, text
 
 from service.errors import SettingsError
+from service.ledger.creation import NewJob
 from service.ledger.database import NEWEST, _configuration, open_database
-from service.ledger.work import NewJob
 from service.settings import load_settings
 from service.types import DeliveryState, OutboxObject
 from tests.unit.service.conftest import make_instance

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import inspect, text
 
 from service.errors import SettingsError
+from service.ledger.creation import NewJob
 from service.ledger.database import NEWEST, migrate_to, open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
-from service.ledger.work import NewJob, Work
+from service.ledger.work import Work
 from service.types import OutboxObject
 
 if TYPE_CHECKING:

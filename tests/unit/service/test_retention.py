@@ -13,8 +13,8 @@ import pytest
 from service.audit.chain import AuditLog, write_place
 from service.audit.trail import Trail
 from service.audit.verify import verify
+from service.ledger.creation import NewJob
 from service.ledger.transactions import moment
-from service.ledger.work import NewJob
 from service.outbox import Outbox
 from service.retention import DAY_S, Keeper, Purge
 from service.retention_commands import purge_regularly

@@ -1,0 +1,64 @@
+"""Rows of the ledger to values, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.ledger.schema import objects
+from service.ledger.transactions import moment
+from service.types import DeliveryState, Job, JobState, OutboxObject
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
+
+def job_from(
+    row: Row[tuple[object, ...]],
+    uids: Sequence[str],
+    *,
+    attempts: int | None = None,
+    state: JobState | None = None,
+) -> Job:
+    """Make the value of a row of `jobs`."""
+    return Job(
+        id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        pipeline=row.pipeline,
+        pipeline_version=row.pipeline_version,
+        model_sha256=row.model_sha256,
+        calling_ae=row.calling_ae,
+        called_ae=row.called_ae,
+        sop_instance_uids=tuple(uids),
+        state=state or JobState(row.state),
+        reason=row.reason,
+        attempts=row.attempts if attempts is None else attempts,
+        created_at=moment(row.created_at),
+        updated_at=moment(row.updated_at),
+        supersedes=row.supersedes,
+    )
+
+
+def object_from(row: Row[tuple[object, ...]]) -> OutboxObject:
+    """Make the value of a row of `objects`."""
+    return OutboxObject(**{column.name: row._mapping[column.name] for column in objects.columns})  # noqa: SLF001
+
+
+def object_row(entry: OutboxObject) -> dict[str, object]:
+    """Make a row of `objects`."""
+    return {column.name: getattr(entry, column.name) for column in objects.columns}
+
+
+def delivery_row(entry: OutboxObject, destination: str, now: float) -> dict[str, object]:
+    """Make a row of `deliveries` that is due at once."""
+    return {
+        "sop_instance_uid": entry.sop_instance_uid,
+        "destination": destination,
+        "state": DeliveryState.PENDING,
+        "attempts": 0,
+        "next_attempt_at": now,
+        "lease_until": 0.0,
+        "updated_at": now,
+        "reason": "",
+    }
