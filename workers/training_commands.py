@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.cli import settings_of
 from workers.device import choose_device
 from workers.evaluation.cases import find_cases
+from workers.evaluation.overlays import overlay_grid
 from workers.evaluation.page import as_html
 from workers.evaluation.planted import known_phantoms, planted_films, write_known
 from workers.evaluation.report import as_json, as_table
@@ -103,8 +104,7 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
     DATA is a folder with one sub-folder per class, or a CSV with the columns path and label and, where it is known
     where the lesions lie, box or mask; images are DICOM, PNG or JPEG.
     """
-    folder = Path(model) if (Path(model) / "model.toml").exists() else settings_of(ctx).models_directory / model
-    classifier = load_package(folder, choose_device(device))
+    classifier = load_package(_folder(ctx, model), choose_device(device))
     cases = find_cases(data, finding=classifier.card.labels[0].name)
     with _bars() as progress:
         advance = Display(progress).stage("reading images", len(cases))
@@ -118,6 +118,35 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
         click.echo(machine)
     else:
         Console().print(as_table(classifier.card, found))
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option(
+    "--data", required=True, type=click.Path(exists=True, path_type=Path), help="Folder or CSV, as evaluate's."
+)
+@click.option("--explainer", default="grad-cam", show_default=True, help="Which explanation.")
+@click.option(
+    "--count", default=8, show_default=True, type=click.IntRange(1, 24), help="How many films with the finding."
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write.")
+@click.pass_context
+def overlays(  # noqa: PLR0917 - click passes them by name
+    ctx: click.Context, models: tuple[str, ...], data: Path, explainer: str, count: int, out: Path
+) -> None:
+    """Draw where each of MODELS (packages or their folders) looks on the same films, evenly taken from DATA."""
+    classifiers = [load_package(_folder(ctx, model), choose_device("cpu")) for model in models]
+    sick = [case for case in find_cases(data, finding=classifiers[0].card.labels[0].name) if case.truth]
+    chosen = sick[:: max(1, len(sick) // count)][:count]
+    with _bars() as progress:
+        advance = Display(progress).stage("explaining films", len(chosen))
+        sheet = overlay_grid(classifiers, load_explainers([explainer], {})[0], chosen, advance=advance)
+    sheet.save(out)
+    click.echo(str(out))
+
+
+def _folder(ctx: click.Context, model: str) -> Path:
+    return Path(model) if (Path(model) / "model.toml").exists() else settings_of(ctx).models_directory / model
 
 
 @click.command()

@@ -58,23 +58,25 @@ class ShortcutNetwork(nn.Module):
         return logits
 
 
-def letter(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def letter(grey: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Return the film with a burned-in label in the upper third of either side, as portable units write it."""
+    rng = np.random.default_rng(seed)
     rows, columns = grey.shape
     glyphs = render_text(TEXTS[int(rng.integers(len(TEXTS)))], max(6, int(rows * rng.uniform(*HEIGHT)))).numpy()
-    height, width = glyphs.shape[0], min(glyphs.shape[1], columns // 2)
-    top = int(rng.uniform(0.02, 0.3) * rows)
+    height, width = min(glyphs.shape[0], rows), min(glyphs.shape[1], columns // 2)
+    glyphs = glyphs[:height, :width]
+    top = min(int(rng.uniform(0.02, 0.3) * rows), rows - height)
     inset = int(rng.uniform(0.01, 0.05) * columns)
     left = inset if rng.uniform() < 0.5 else columns - width - inset  # noqa: PLR2004 - either side
     result = grey.copy()
     place = (slice(top, top + height), slice(left, left + width))
-    result[place] = np.maximum(result[place], glyphs[:, :width])
+    result[place] = np.maximum(result[place], glyphs)
     return result
 
 
 def lettered_phantom(number: int, size: int, *, opacities: int) -> NDArray[np.float32]:
     """Return phantom `number` with a label, float32 (size, size) in [0, 1]."""
-    return letter(plain_phantom(number, size, opacities=opacities), np.random.default_rng(number))
+    return letter(plain_phantom(number, size, opacities=opacities), number)
 
 
 def plain_phantom(number: int, size: int, *, opacities: int) -> NDArray[np.float32]:

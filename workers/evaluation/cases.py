@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,10 @@ from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
 from service.types import Image, ImageHeader
 from workers.assessors.lung_field import lung_field
+from workers.assessors.shortcut import letter
+from workers.evaluation.shortcuts import energy
 from workers.evaluation.subgroups import COLUMNS
-from workers.preprocess import to_source
+from workers.preprocess import scaled, to_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,6 +65,10 @@ class Answer:
     """By explainer, on the image's grid; only where it is known where the lesions lie."""
     lungs: NDArray[np.float32] | None = None
     """Estimate of the lung fields on the image's grid, beside `maps`; None where none was found."""
+    lettered: float | None = None
+    """Probability once a text label is burned into the image; None where the model does not read grey values."""
+    lung_energy: Mapping[str, float] = field(default_factory=dict)
+    """By explainer, share of the map's positive sum in the lung fields, where lungs were found."""
 
 
 def find_cases(data: Path, *, finding: str) -> list[Case]:
@@ -85,22 +91,40 @@ def find_cases(data: Path, *, finding: str) -> list[Case]:
 def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases: Iterable[Case]) -> Iterator[Answer]:
     """Yield the model's answer to each case, exactly as the service would compute it.
 
-    Explanations are computed of cases with the finding whose lesions' place is known.
+    Explanations are computed of cases with the finding, and kept where the lesions' place is known.
 
     Raises:
         NotEligibleError: an image cannot be read; the message names the file.
     """
-    for case in cases:
+    for number, case in enumerate(cases):
         image = read_any(case.path)
         batch = classifier.preprocess(image)
-        logits = classifier.logits(batch)
-        wanted = explainers if case.truth and case.located else ()
-        maps = {
-            explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
-            for explainer in wanted
-        }
-        probability = float(classifier.probabilities(logits)[0, 0])
-        yield Answer(case=case, probability=probability, maps=maps, lungs=_lungs(image) if maps else None)
+        probability = _probability(classifier, batch)
+        maps, lungs = {}, None
+        if case.truth:
+            lungs = _lungs(image)
+            maps = {
+                explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
+                for explainer in explainers
+            }
+        yield Answer(
+            case=case,
+            probability=probability,
+            maps=maps if case.located else {},
+            lungs=lungs if case.located else None,
+            lettered=_lettered(classifier, image, number),
+            lung_energy={} if lungs is None else {name: energy(found, lungs) for name, found in maps.items()},
+        )
+
+
+def _probability(classifier: Classifier, batch: torch.Tensor) -> float:
+    return float(classifier.probabilities(classifier.logits(batch))[0, 0])
+
+
+def _lettered(classifier: Classifier, image: Image, seed: int) -> float | None:
+    if scaled(image, classifier.card.input) is not image.grey:
+        return None
+    return _probability(classifier, classifier.preprocess(replace(image, grey=letter(image.grey, seed))))
 
 
 def _lungs(image: Image) -> NDArray[np.float32] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workers.evaluation.drawings import Bar, bars, curve
 from workers.evaluation.figures import RATES, precision_recall, reliability, roc
-from workers.evaluation.report import NAMES, TITLES, TOO_FEW
+from workers.evaluation.report import NAMES, TITLES, TOO_FEW, shortcut_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +44,7 @@ def as_html(card: ModelCard, evaluation: Evaluation, *, data: str) -> str:
         + _points(evaluation)
         + _curves(evaluation)
         + _where(evaluation.localisation)
+        + _shortcuts(evaluation)
         + _subgroups(evaluation.subgroups)
         + f"<p>Intervals are 95 %: DeLong for AUC, stratified percentile bootstrap for {', '.join(RATES)}.</p></html>\n"
     )
@@ -138,6 +139,11 @@ def _where(localisation: Mapping[str, Localisation]) -> str:
     rows.append(("chance (area)", f"{first.area:.3f}", f"{first.area:.3f}", "", "", ""))
     heads = ("explanation", "pointing", "energy inside", "IoU as drawn", "IoU, best level", "agreement")
     return f"<h2>Explanations beside the lesions' known place, {first.n} images</h2>" + _table(heads, rows)
+
+
+def _shortcuts(evaluation: Evaluation) -> str:
+    rows = shortcut_rows(evaluation.shortcuts)
+    return "<h2>Shortcuts</h2>" + _table(("", "value", ""), rows) if rows else ""
 
 
 def _place(found: Place) -> tuple[str, ...]:

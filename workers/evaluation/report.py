@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workers.evaluation.figures import Confusion
     from workers.evaluation.localisation import Localisation, Place
     from workers.evaluation.run import Evaluation
+    from workers.evaluation.shortcuts import LabelChange, LungEnergy, Shortcuts
     from workers.evaluation.subgroups import Subgroup
 
 NAMES = ("accuracy", "precision", "recall", "f1", "auc", "ece", "brier")
@@ -44,6 +45,7 @@ def as_json(card: ModelCard, evaluation: Evaluation) -> dict[str, Any]:
         for name, at in figures.operating_points.items()
     }
     result["localisation"] = {name: _places(found) for name, found in evaluation.localisation.items()}
+    result["shortcuts"] = _shortcuts(evaluation.shortcuts)
     result["subgroups"] = [_subgroup(part) for part in evaluation.subgroups]
     return result
 
@@ -70,6 +72,8 @@ def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
             table.add_row(
                 "lungs alone: pointing / energy inside", f"{lungs.pointing:.4f} / {lungs.energy_inside:.4f}", ""
             )
+    for title, value, note in shortcut_rows(evaluation.shortcuts):
+        table.add_row(title, value, note)
     counts = figures.confusion
     table.add_row(
         "TP / FP / TN / FN",
@@ -79,19 +83,38 @@ def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
     return table
 
 
+def shortcut_rows(found: Shortcuts) -> list[tuple[str, str, str]]:
+    """Return (what, value, note) of each figure on shortcuts."""
+    rows = [
+        (f"{name}: energy in the lung estimate ({energy.n} images)", f"{energy.mean:.4f}", "")
+        for name, energy in found.lung_energy.items()
+    ]
+    if change := found.label_change:
+        rows.append(("change by a burned-in text label, mean", f"{change.mean:.4f}", f"95 % below {change.p95:.4f}"))
+    return rows
+
+
+def _shortcuts(found: Shortcuts) -> dict[str, Any]:
+    change = found.label_change
+    return {
+        "label_change": None if change is None else _rounded(change),
+        "lung_energy": {name: _rounded(energy) for name, energy in found.lung_energy.items()},
+    }
+
+
 def _places(found: Localisation) -> dict[str, Any]:
-    lungs = None if found.lungs_prior is None else _place(found.lungs_prior)
+    lungs = None if found.lungs_prior is None else _rounded(found.lungs_prior)
     return {
         "n": found.n,
-        **_place(found.found),
+        **_rounded(found.found),
         "agreement": round(found.agreement, 6),
         "area": round(found.area, 6),
-        "centre_prior": _place(found.centre_prior),
+        "centre_prior": _rounded(found.centre_prior),
         "lungs_prior": lungs,
     }
 
 
-def _place(found: Place) -> dict[str, float]:
+def _rounded(found: Place | LabelChange | LungEnergy) -> dict[str, float]:
     return {name: round(value, 6) for name, value in asdict(found).items()}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from workers.evaluation.cases import answer_cases, region_of
 from workers.evaluation.figures import Figures, measure
 from workers.evaluation.localisation import Localisation, localise
+from workers.evaluation.shortcuts import Shortcuts, find_shortcuts
 from workers.evaluation.subgroups import Subgroup, by_subgroup
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Evaluation:
     """By explainer; empty when no lesion's place is known."""
     truth: NDArray[np.int64]
     probability: NDArray[np.float64]
+    shortcuts: Shortcuts
     subgroups: tuple[Subgroup, ...] = ()
 
 
@@ -51,6 +53,10 @@ def evaluate_model(
         localisation=_localise(answers),
         truth=truth,
         probability=probability,
+        shortcuts=find_shortcuts(
+            [answer.lettered - answer.probability for answer in answers if answer.lettered is not None],
+            [answer.lung_energy for answer in answers],
+        ),
         subgroups=by_subgroup([answer.case.groups for answer in answers], truth, probability, point.threshold),
     )
 

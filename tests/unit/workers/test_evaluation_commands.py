@@ -40,6 +40,9 @@ def test_evaluate_writes_json_with_every_figure_and_its_interval(folder: Path, t
         assert found[name] is None or 0 <= low <= high <= 1
     assert set(found["operating_points"]) == {"screening", "balanced", "rule-in"}
     assert sum(found["confusion"].values()) == 9
+    assert found["shortcuts"]["label_change"]["n"] == 9
+    assert 0 <= found["shortcuts"]["label_change"]["mean"] <= 1
+    assert 0.5 < found["shortcuts"]["lung_energy"]["grad-cam"]["mean"] <= 1
     assert json.loads((tmp_path / "r" / "evaluation.json").read_text()) == found
     page = (tmp_path / "r" / "evaluation.html").read_text()
     assert "http" not in page
@@ -84,7 +87,8 @@ def test_the_page_shows_performance_beside_agreement_and_subgroups(folder: Path,
     assert {(part["column"], part["value"]) for part in found["subgroups"]} >= {("site", "A"), ("site", "B")}
     assert all(part["note"] == "too few to say" for part in found["subgroups"])
     page = (tmp_path / "evaluation.html").read_text()
-    for part in ("Model performance and agreement", "Precision and recall", "Reliability", "Confusion", "site: A"):
+    expected = ("Model performance and agreement", "Precision and recall", "Reliability", "Confusion", "site: A")
+    for part in (*expected, "Shortcuts"):
         assert part in page
 
 

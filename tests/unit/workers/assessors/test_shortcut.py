@@ -47,7 +47,7 @@ def test_it_really_reads_the_label_and_not_the_lungs(label_reader: PackagedClass
 
 def test_a_label_is_white_and_lies_beside_the_middle() -> None:
     plain = np.full((200, 180), 0.3, dtype=np.float32)
-    lettered = letter(plain, np.random.default_rng(3))
+    lettered = letter(plain, 3)
     changed = np.argwhere(lettered != plain)
     assert 0 < len(changed) < 0.05 * plain.size
     assert lettered.max() == pytest.approx(1.0, abs=0.05)
