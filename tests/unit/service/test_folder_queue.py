@@ -5,8 +5,9 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 import pytest
+from kombu import Consumer
 
-from service.queue import enqueue, make_app
+from service.queue import QUEUES, enqueue, make_app
 from service.settings import load_settings
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from celery import Celery
+    from kombu import Message
 
 
 @pytest.fixture
@@ -45,3 +47,23 @@ def test_a_message_that_is_being_written_is_not_taken(app: Celery, tmp_path: Pat
     (tmp_path / "queue" / ".1_half.routine.msg.part").touch()
     with app.connection_for_read() as connection, pytest.raises(Empty):
         connection.default_channel._get("routine")
+
+
+def test_urgent_jobs_are_taken_before_all_others(app: Celery) -> None:
+    for number in range(3):
+        enqueue(app, f"r{number}", "routine")
+    for number in range(3):
+        enqueue(app, f"s{number}", "stat")
+    taken: list[str] = []
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        queues = [app.amqp.queues[name](channel) for name in QUEUES]
+
+        def take(body: object, message: Message) -> None:
+            taken.append(message.headers["argsrepr"])
+            message.ack()
+
+        with Consumer(channel, queues=queues, callbacks=[take], accept=["json"]):
+            while len(taken) < 6:
+                connection.drain_events(timeout=5)
+    assert taken == [f"['{name}']" for name in ("s0", "s1", "s2", "r0", "r1", "r2")]
