@@ -80,7 +80,8 @@ def _explained(classifier: Classifier, explainer: Explainer, image: Image) -> tu
     batch = classifier.preprocess(image)
     found = _square(classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map))
     positive = np.maximum(found, 0)
-    return positive / max(float(positive.max()), 1e-12), float(classifier.probabilities(classifier.logits(batch))[0, 0])
+    probability = float(classifier.probabilities(classifier.logits(batch))[0, 0])
+    return positive / np.float32(max(float(positive.max()), 1e-12)), probability
 
 
 def _outlined(film: NDArray[np.float32], values: NDArray[np.float32], edge: NDArray[np.bool_]) -> NDArray[np.float32]:
