@@ -43,23 +43,31 @@ class Intake:
         created = self._image_jobs() + self._study_jobs()
         for job in created:
             log.info("job %s created for pipeline %s", job.id, job.pipeline)
-            self._wake_worker(job.id, job.priority)
+        self._wake_workers([(job.id, job.priority) for job in created])
         return len(created)
 
     def sweep(self) -> int:
         """Wake workers again for unfinished jobs that nobody holds; return how many."""
         forgotten = self._work.forgotten(patience_s=PATIENCE_S)
-        for name, priority in forgotten:
-            self._wake_worker(name, priority)
+        self._wake_workers(forgotten)
         return len(forgotten)
 
-    def _wake_worker(self, name: str, priority: str) -> None:
+    def _wake_workers(self, calls: Sequence[tuple[str, str]]) -> None:
+        """Call for (job id, priority) each, and note it of all together: each note is a wait for the disk."""
+        called: list[str] = []
         try:
-            self._wake(name, priority)
+            for name, priority in calls:
+                self._wake(name, priority)
+                called.append(name)
         except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the sweep calls again
-            log.warning("job %s: the broker is out of reach (%s); it will be called again", name, type(error).__name__)
-            return
-        self._work.wake(name)
+            log.warning(
+                "job %s and %d more: the broker is out of reach (%s); they will be called again",
+                calls[len(called)][0],
+                len(calls) - len(called) - 1,
+                type(error).__name__,
+            )
+        if called:
+            self._work.wake(*called)
 
     def _image_jobs(self) -> list[NewJob]:
         fresh = self._arrivals.unassigned()

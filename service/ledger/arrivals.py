@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, bindparam, delete, exists, or_, select, update
 
-from service.ledger.schema import PURGED, announced, arrivals, instances, objects, open_associations, set_aside, studies
-from service.ledger.transactions import Ledger, insert_missing, moment, put
+from service.ledger.schema import (
+    PURGED,
+    announced,
+    arrivals,
+    instances,
+    job_inputs,
+    objects,
+    open_associations,
+    set_aside,
+    studies,
+)
+from service.ledger.transactions import Ledger, insert_all_missing, insert_missing, moment, put
 from service.types import Instance
 
 if TYPE_CHECKING:
@@ -21,6 +31,12 @@ if TYPE_CHECKING:
 _UIDS_AT_ONCE = 500
 # Built once: that takes longer than running it, and it runs for every instance.
 _OBJECT = select(objects.c.job_id).where(objects.c.sop_instance_uid == bindparam("uid"))
+_INPUTS = (
+    select(instances, instances.c.called_ae.label("via"), instances.c.calling_ae.label("sent_by"))
+    .join_from(job_inputs, instances)
+    .where(job_inputs.c.job_id == bindparam("job"))
+    .order_by(instances.c.sop_instance_uid)
+)
 
 
 class Outcome(StrEnum):
@@ -169,7 +185,7 @@ class Arrivals(Ledger):
         """Note what a study consists of: as soon as all of it is here, the study is complete."""
         with self.writing() as connection:
             rows = [{"study_instance_uid": study_instance_uid, "sop_instance_uid": uid} for uid in sop_instance_uids]
-            insert_missing(connection, announced, *[{**row, "announced_at": self.clock()} for row in rows])
+            insert_all_missing(connection, announced, [{**row, "announced_at": self.clock()} for row in rows])
 
     def instances_of_study(self, study_instance_uid: str, called_ae: str) -> list[Instance]:
         """Every instance of a study that arrived for one of our AE titles and is still here, by SOP Instance UID."""
@@ -189,14 +205,9 @@ class Arrivals(Ledger):
             return list(connection.execute(select(set_aside).order_by(set_aside.c.received_at.desc())))
 
 
-def instances_by_uid(connection: Connection, uids: Sequence[str]) -> list[Instance]:
-    """Read instances by SOP Instance UID, sorted by it."""
-    rows = connection.execute(
-        select(instances, instances.c.called_ae.label("via"), instances.c.calling_ae.label("sent_by"))
-        .where(instances.c.sop_instance_uid.in_(uids))
-        .order_by(instances.c.sop_instance_uid)
-    )
-    return [_instance(row) for row in rows]
+def inputs_of(connection: Connection, job_id: str) -> list[Instance]:
+    """Read the instances that a job is about, by SOP Instance UID."""
+    return [_instance(row) for row in connection.execute(_INPUTS, {"job": job_id})]
 
 
 def _all_announced_are_here() -> ColumnElement[bool]:

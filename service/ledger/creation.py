@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from service.ledger.rows import object_from
 from service.ledger.schema import job_inputs, jobs, objects
-from service.ledger.transactions import insert_missing
+from service.ledger.transactions import insert_all_missing, insert_missing
 from service.types import JobState
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def create(
     )
     if created:
         rows = [{"job_id": job.id, "sop_instance_uid": uid} for uid in job.sop_instance_uids]
-        insert_missing(connection, job_inputs, *rows)
+        insert_all_missing(connection, job_inputs, rows)
         if supersedes:
             end_job(connection, supersedes, JobState.SUPERSEDED, f"superseded by job {job.id}: later instances", now)
-    return bool(created)
+    return created
 
 
 def earlier(connection: Connection, job: NewJob) -> str:

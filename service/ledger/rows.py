@@ -14,13 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
 
-def job_from(
-    row: Row[tuple[object, ...]],
-    uids: Sequence[str],
-    *,
-    attempts: int | None = None,
-    state: JobState | None = None,
-) -> Job:
+def job_from(row: Row[tuple[object, ...]], uids: Sequence[str]) -> Job:
     """Make the value of a row of `jobs`."""
     return Job(
         id=row.id,
@@ -31,9 +25,9 @@ def job_from(
         calling_ae=row.calling_ae,
         called_ae=row.called_ae,
         sop_instance_uids=tuple(uids),
-        state=state or JobState(row.state),
+        state=JobState(row.state),
         reason=row.reason,
-        attempts=row.attempts if attempts is None else attempts,
+        attempts=row.attempts,
         created_at=moment(row.created_at),
         updated_at=moment(row.updated_at),
         supersedes=row.supersedes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine, Executable, Table
 
@@ -38,10 +38,15 @@ class Ledger:
                 yield connection
 
 
-def insert_missing(connection: Connection, table: Table, *rows: dict[str, Any]) -> int:
-    """Insert the rows whose primary key is not there yet; return how many were."""
-    statement = _insert_missing(connection.dialect.name, table)
-    return sum(connection.execute(statement, row).rowcount for row in rows)
+def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert the row unless its primary key is there; tell whether it was inserted."""
+    return bool(connection.execute(_insert_missing(connection.dialect.name, table), row).rowcount)
+
+
+def insert_all_missing(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert the rows whose primary key is not there yet, in one round trip."""
+    if rows:
+        connection.execute(_insert_missing(connection.dialect.name, table), rows)
 
 
 def put(connection: Connection, table: Table, row: dict[str, Any]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Row, and_, delete, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, update
 
-from service.ledger.arrivals import instances_by_uid
+from service.ledger.arrivals import inputs_of
 from service.ledger.creation import create, earlier, end_job, objects_to_replace
 from service.ledger.rows import delivery_row, job_from, object_row
-from service.ledger.schema import announced, arrivals, deliveries, job_inputs, jobs, objects, studies
-from service.ledger.transactions import Ledger, insert_missing
+from service.ledger.schema import announced, arrivals, deliveries, jobs, objects, studies
+from service.ledger.transactions import Ledger, insert_all_missing
 from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from service.ledger.creation import NewJob
+
+
+_LOOKED_AT = (
+    update(arrivals)
+    .where(arrivals.c.sop_instance_uid == bindparam("uid"), arrivals.c.called_ae == bindparam("title"))
+    .values(assigned=True)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +56,8 @@ class Work(Ledger):
         now = self.clock()
         with self.writing() as connection:
             created = [job for job in new_jobs if create(connection, job, now=now)]
-            for instance in looked_at:
-                connection.execute(
-                    update(arrivals)
-                    .where(
-                        arrivals.c.sop_instance_uid == instance.sop_instance_uid,
-                        arrivals.c.called_ae == instance.called_ae,
-                    )
-                    .values(assigned=True)
-                )
+            if seen := [{"uid": instance.sop_instance_uid, "title": instance.called_ae} for instance in looked_at]:
+                connection.execute(_LOOKED_AT, seen)
             return created
 
     def complete_study(
@@ -84,11 +84,13 @@ class Work(Ledger):
             now = self.clock()
             return [job for job in new_jobs if create(connection, job, now=now, supersedes=earlier(connection, job))]
 
-    def wake(self, job_id: str) -> None:
-        """Note that a wake-up call for a job was sent."""
+    def wake(self, *job_ids: str) -> None:
+        """Note that wake-up calls for jobs were sent."""
         with self.writing() as connection:
             connection.execute(
-                update(jobs).where(jobs.c.id == job_id).values(enqueued_at=self.clock(), wake_ups=jobs.c.wake_ups + 1)
+                update(jobs)
+                .where(jobs.c.id.in_(job_ids))
+                .values(enqueued_at=self.clock(), wake_ups=jobs.c.wake_ups + 1)
             )
 
     def forgotten(self, *, patience_s: float, limit: int = 200) -> list[tuple[str, str]]:
@@ -120,27 +122,22 @@ class Work(Ledger):
         now = self.clock()
         with self.writing() as connection:
             row = connection.execute(
-                select(jobs).where(jobs.c.id == job_id, _claimable(now)).with_for_update(skip_locked=True)
-            ).first()
-            if row is None:
-                return None
-            if row.attempts >= maximum_attempts:
-                reason = f"gave up after {row.attempts} attempts; the last one ended without an answer"
-                end_job(connection, job_id, JobState.FAILED, row.reason or reason, now)
-                return None
-            connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id)
+                .where(jobs.c.id == job_id, _claimable(now), jobs.c.attempts < maximum_attempts)
                 .values(
                     state=JobState.RUNNING,
-                    attempts=row.attempts + 1,
+                    attempts=jobs.c.attempts + 1,
                     wake_ups=0,  # a call was answered: should the next one be lost, the sweep is not patient again
-                    lease_token=row.lease_token + 1,
+                    lease_token=jobs.c.lease_token + 1,
                     lease_until=now + lease_s,
                     updated_at=now,
                 )
-            )
-            return self._claim_of(connection, row)
+                .returning(jobs)
+            ).first()
+            if row is None:
+                _give_up(connection, job_id, now, maximum_attempts=maximum_attempts)
+                return None
+            return _claim_of(connection, row)
 
     def renew(self, claim: Claim, *, lease_s: float) -> bool:
         """Hold a job longer; False when it is somebody else's now."""
@@ -178,11 +175,11 @@ class Work(Ledger):
             )
             if not ended.rowcount:
                 raise LeaseLostError
-            insert_missing(connection, objects, *[object_row(entry) for entry in made])
-            insert_missing(
+            insert_all_missing(connection, objects, [object_row(entry) for entry in made])
+            insert_all_missing(
                 connection,
                 deliveries,
-                *[
+                [
                     delivery_row(entry, destination, now)
                     for entry in made
                     for destination in destinations
@@ -263,20 +260,27 @@ class Work(Ledger):
                 raise ValueError(f"job {job_id} is {row.state} and none of its objects was rejected")
             return None
 
-    def _claim_of(self, connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
-        uids = list(
-            connection.execute(
-                select(job_inputs.c.sop_instance_uid)
-                .where(job_inputs.c.job_id == row.id)
-                .order_by(job_inputs.c.sop_instance_uid)
-            ).scalars()
-        )
-        return Claim(
-            job=job_from(row, uids, attempts=row.attempts + 1, state=JobState.RUNNING),
-            token=row.lease_token + 1,
-            inputs=tuple(instances_by_uid(connection, uids)),
-            replaced=tuple(objects_to_replace(connection, str(row.supersedes))),
-        )
+
+def _claim_of(connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
+    inputs = tuple(inputs_of(connection, row.id))
+    return Claim(
+        job=job_from(row, [instance.sop_instance_uid for instance in inputs]),
+        token=row.lease_token,
+        inputs=inputs,
+        replaced=tuple(objects_to_replace(connection, row.supersedes)),
+    )
+
+
+def _give_up(connection: Connection, job_id: str, now: float, *, maximum_attempts: int) -> None:
+    """End a job whose attempts are used up; one that is held, finished or unknown stays as it is."""
+    row = connection.execute(
+        select(jobs.c.attempts, jobs.c.reason)
+        .where(jobs.c.id == job_id, _claimable(now), jobs.c.attempts >= maximum_attempts)
+        .with_for_update(skip_locked=True)
+    ).first()
+    if row is not None:
+        reason = f"gave up after {row.attempts} attempts; the last one ended without an answer"
+        end_job(connection, job_id, JobState.FAILED, row.reason or reason, now)
 
 
 def _claimable(now: float) -> ColumnElement[bool]:
