@@ -78,6 +78,8 @@ def _as_dict(report: JobReport) -> dict[str, Any]:
         "id": job.id,
         "study_instance_uid": job.study_instance_uid,
         "pipeline": job.pipeline,
+        "pipeline_version": job.pipeline_version,
+        "model_sha256": job.model_sha256,
         "state": str(job.state),
         "reason": job.reason,
         "attempts": job.attempts,

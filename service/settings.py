@@ -6,6 +6,7 @@ import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,6 +15,7 @@ from service.validation import Strict, read_toml, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 PREFIX = "PELLUCID__"
 
@@ -30,8 +32,15 @@ def _network(value: str) -> str:
     return value
 
 
+def _time_zone(value: str) -> str:
+    if value and value not in available_timezones():
+        raise ValueError(f"there is no time zone '{value}'; it is written like Europe/Berlin")
+    return value
+
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -102,9 +111,14 @@ class Worker(Strict):
 
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
+    time_zone: TimeZone = ""
     lease_s: Seconds = 30.0
     task_time_limit_s: Seconds = 300.0
     maximum_attempts: int = Field(default=3, ge=1)
+
+    def local(self, moment: datetime) -> datetime:
+        """Return a time in the zone that results are dated in."""
+        return moment.astimezone(ZoneInfo(self.time_zone) if self.time_zone else None)
 
 
 class Sender(Strict):

@@ -305,7 +305,7 @@ class Result:
 
     job_id: str
     created_at: datetime
-    """UTC; the job's, not the clock's."""
+    """The job's, not the clock's, with the time zone that the hospital writes its dates in."""
     pipeline: str
     pipeline_version: str
     software_version: str

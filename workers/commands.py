@@ -66,7 +66,8 @@ def explain(
         raise UsageError(f"pipeline '{pipeline}' is not enabled; enabled: {names}")
     from workers.pipeline import Analyst  # noqa: PLC0415
 
-    rows = explain_files(Analyst(_with_methods(chosen[0], methods), settings), dicom_files(paths), out)
+    now = settings.worker.local(datetime.now(UTC).replace(microsecond=0))
+    rows = explain_files(Analyst(_with_methods(chosen[0], methods), settings), dicom_files(paths), out, now=now)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
@@ -100,20 +101,18 @@ class ExplainedFile:
     """Why it was not analysed; empty when it was."""
 
 
-def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
+def explain_files(analyst: Analyst, files: Sequence[Path], out: Path, *, now: datetime) -> list[ExplainedFile]:
     """Analyse files one by one, or study by study where the model reads series; a refused one stops no other."""
     out.mkdir(parents=True, exist_ok=True)
     if analyst.reads_series:
-        return _explain_series(analyst, files, out)
+        return _explain_series(analyst, files, out, now)
     from workers.explain_page import Film, write_page  # noqa: PLC0415 - torch comes with it
 
     rows, films = [], []
     for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
         stem = f"{number:04d}-{file.stem}"
         try:
-            analysis = analyst.analyse(
-                file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=datetime.now(UTC).replace(microsecond=0)
-            )
+            analysis = analyst.analyse(file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=now)
         except PellucidError as error:
             rows.append(ExplainedFile(file=str(file), reason=str(error)))
             continue
@@ -123,7 +122,7 @@ def explain_files(analyst: Analyst, files: Sequence[Path], out: Path) -> list[Ex
     return rows
 
 
-def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path) -> list[ExplainedFile]:
+def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path, now: datetime) -> list[ExplainedFile]:
     studies: dict[str, list[Path]] = {}
     rows = []
     for file in files:
@@ -135,9 +134,7 @@ def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path) -> list[
     for number, paths in enumerate(track(studies.values(), description="explaining", console=Console(stderr=True))):
         stem = f"{number:04d}-series"
         try:
-            analysis = analyst.analyse_series(
-                paths, job_id=f"explain-{os.getpid()}-{stem}", created_at=datetime.now(UTC).replace(microsecond=0)
-            )
+            analysis = analyst.analyse_series(paths, job_id=f"explain-{os.getpid()}-{stem}", created_at=now)
         except PellucidError as error:
             rows.append(ExplainedFile(file=str(paths[0].parent), reason=str(error)))
             continue

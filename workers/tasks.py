@@ -136,7 +136,7 @@ class JobRunner:
         analyse = partial(analyst.analyse_series, paths) if analyst.reads_series else partial(analyst.analyse, paths[0])
         return analyse(
             job_id=claim.job.id,
-            created_at=claim.job.created_at,
+            created_at=self._settings.local(claim.job.created_at),
             supersedes=claim.replaced,
             outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
         )
@@ -167,7 +167,8 @@ class JobRunner:
 
     def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> BuiltObject:
         path = self._spool.path(claim.inputs[0].key)
-        return analyst.refuse(path, job_id=claim.job.id, created_at=claim.job.created_at, reason=reason)
+        created_at = self._settings.local(claim.job.created_at)
+        return analyst.refuse(path, job_id=claim.job.id, created_at=created_at, reason=reason)
 
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str

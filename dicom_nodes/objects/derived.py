@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -15,9 +15,11 @@ from dicom_nodes.objects.attributes import integer, text
 from dicom_nodes.objects.patient_study import copy_patient_and_study
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from service.types import ModelIdentity, Refusal, Result
 
-_OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
+_OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 _LO = 64
 
 
@@ -61,15 +63,14 @@ def start(source: Dataset, run: Result | Refusal, kind: Kind, *, ordinal: int = 
 def local_time(source: Dataset, moment: datetime) -> datetime:
     """Return `moment` in the time zone that the source's own dates are in.
 
-    Timezone Offset From UTC (0008,0201) governs every date of a data set, the copied ones included; where the
-    source is silent its dates are local by convention, and so are ours.
+    Timezone Offset From UTC (0008,0201) governs every date of a data set, the copied ones included. Where the source
+    is silent its dates are local to the hospital by convention: then `moment` stays in the zone that it came in.
     """
     match = _OFFSET.fullmatch(text(source, "TimezoneOffsetFromUTC"))
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if not match:
-        return aware.astimezone()
+        return moment
     offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return aware.astimezone(timezone(-offset if match[1] == "-" else offset))
+    return moment.astimezone(timezone(-offset if match[1] == "-" else offset))
 
 
 def reference(dataset: Dataset) -> Dataset:

@@ -52,6 +52,11 @@ def test_an_impossible_ae_title_is_refused(title: str) -> None:
         load_settings(None, {"PELLUCID__LISTENER__AE_TITLE": f"'{title}'"})
 
 
+def test_an_unknown_time_zone_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'worker.time_zone'.*no time zone 'Europe/Berlinn'"):
+        load_settings(None, {"PELLUCID__WORKER__TIME_ZONE": "Europe/Berlinn"})
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.toml: no such file"):
         load_settings(tmp_path / "gone.toml", {})

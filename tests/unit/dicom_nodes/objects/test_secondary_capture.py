@@ -18,6 +18,7 @@ from dicom_nodes.objects.overlay import render
 from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.secondary_capture import build, build_uncompressed
 from dicom_nodes.objects.write import to_bytes
+from service.settings import load_settings
 from service.types import OutboxObject
 
 if TYPE_CHECKING:
@@ -150,6 +151,17 @@ def test_dates_are_the_jobs_in_the_zone_of_the_source(source: Make, saved: Save,
     dataset = build(read.header, read.image, result(read.image))
     assert (dataset.ContentDate, dataset.ContentTime) == ("20261123", "200509")
     assert dataset.TimezoneOffsetFromUTC == "+0900"
+
+
+@pytest.mark.parametrize("offset", ["", "+9900", "Z"])
+def test_dates_are_in_the_zone_of_the_settings_where_the_source_names_none(
+    source: Make, saved: Save, result: Results, offset: str
+) -> None:
+    read = read_image(saved(source(TimezoneOffsetFromUTC=offset) if offset else source()))
+    made = result(read.image)
+    worker = load_settings(None, {"PELLUCID__WORKER__TIME_ZONE": "Asia/Kolkata"}).worker
+    dataset = build(read.header, read.image, dataclasses.replace(made, created_at=worker.local(made.created_at)))
+    assert (dataset.ContentDate, dataset.ContentTime) == ("20261123", "163509")
 
 
 @pytest.mark.parametrize(
