@@ -29,10 +29,15 @@ class Threshold(Strict):
 
 
 class Explanation(Strict):
-    """How much is explained, and how long it may take."""
+    """How much is explained, and how much work and time it may take."""
 
     budget_s: float = Field(default=60.0, gt=0)
-    """Of one image or series. Methods run in order of cost; those that no longer fit are named in the report."""
+    """Work on one image or series, in seconds of a machine that does 50 thousand million multiply-adds a second:
+    counted, not clocked, so that a busy machine gives the same result. Methods run in order of cost; those that no
+    longer fit are named in the report."""
+    brake_s: float = Field(default=180.0, gt=0)
+    """Wall-clock seconds after which nothing more is begun. An emergency brake: what it leaves out depends on the
+    machine, and the result says so."""
     maximum_findings: int = Field(default=3, ge=1)
     """At most so many findings above their operating point are explained, the most probable first."""
     seed: int = 0

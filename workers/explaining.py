@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from service.errors import UnsupportedMethodError
 from service.types import Assessment, Attribution, Verdict
 from workers.assessors.agreement import contradictions
-from workers.assessors.budget import Clock, memory_errors
+from workers.assessors.budget import Budget, forward_s
 from workers.assessors.case import Scene, Subject
 from workers.assessors.consensus import FEWEST, METHOD, TITLE, consensus, medians
 from workers.assessors.loading import load_assessors
 from workers.assessors.regions import find_regions
 from workers.assessors.verdict import EMPTY, judge, with_thresholds
+from workers.explaining_run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from service.pipelines import Explanation as Limits
@@ -30,12 +29,11 @@ if TYPE_CHECKING:
     from workers.assessors.case import Assessor, Criterion
     from workers.assessors.consensus import Consensus
     from workers.assessors.regions import Regions
-    from workers.interfaces import Classifier, Explainer, Explanation
+    from workers.interfaces import Classifier, Explainer
 
 CHEST = {"CHEST", "THORAX"}
-FILM = 4
-"""Axes of a batch of films; volumes have one more and are explained without being assessed."""
 BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
+HURRIED = "The machine was too slow to measure all of this map (explaining took more than {brake:g} s)."
 DIVIDED = "The methods that it joins contradict each other."
 
 
@@ -56,8 +54,9 @@ def explain_image(
     limits: Limits,
     *,
     doubts: Mapping[str, Sequence[str]] | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> Explained:
-    """Explain labels of one image by every method that the time allows, the cheapest first, and assess each map.
+    """Explain labels of one image by every method that the budget allows, the cheapest first, and assess each map.
 
     `doubts` are reasons for caution that are known of a method before, by its name: a failed sanity check.
     """
@@ -70,6 +69,7 @@ def explain_image(
         to_source=partial(classifier.to_source, image),
         regions=partial(find_regions, image.grey) if _reads_chests(classifier) else None,
         doubts=doubts,
+        now=now,
     )
 
 
@@ -93,6 +93,7 @@ def explain_input(
     to_source: Callable[[torch.Tensor], NDArray[np.float32]],
     regions: Callable[[int, int], Regions] | None = None,
     doubts: Mapping[str, Sequence[str]] | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> Explained:
     """Explain labels of one preprocessed input, as `explain_image` does.
 
@@ -102,23 +103,24 @@ def explain_input(
         batch: float32 (1, channels, rows, columns), or (1, channels, slices, rows, columns), whose maps come back
             with the verdict `use with caution`, as nothing is measured of them.
         labels: indices into the card's labels.
-        limits: time, seed, assessors and thresholds.
+        limits: work, time, seed, assessors and thresholds.
         to_source: carries a map on the input's grid, or a coarser one, onto the source's.
         regions: returns the anatomy on a grid of (rows, columns); without it plausibility is not measured.
         doubts: reasons for caution known of a method before, by its name.
+        now: the clock of the emergency brake. Until that is pulled, nothing in the result depends on it.
 
     Raises:
         PipelineError: `limits` names an assessor that does not exist.
         SettingsError: `limits` has a threshold for a measure that nobody takes.
     """
     assessors = load_assessors(limits.assessors)
-    run = _Run(
+    run = Run(
         scene=Scene(classifier=classifier, batch=batch, seed=limits.seed, find_regions=regions),
         assessors=assessors,
         criteria=_criteria(assessors, limits, anatomy=regions is not None),
-        clock=Clock(limits.budget_s),
+        budget=Budget(limits.budget_s, limits.brake_s, forward_s(classifier, batch), now),
     )
-    run.measure_forward(labels)
+    run.predict(labels)
     for explainer in sorted(explainers, key=lambda explainer: explainer.cost):
         run.explain(explainer, labels)
     names = [explainer.name for explainer in explainers]
@@ -140,84 +142,12 @@ def explain_input(
     )
 
 
-@dataclass(kw_only=True)
-class _Run:
-    """Everything explained and measured so far of one input."""
-
-    scene: Scene
-    assessors: Sequence[Assessor]
-    criteria: Sequence[Criterion]
-    clock: Clock
-    subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
-    measures: dict[tuple[str, int], list[Measure]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    probabilities: dict[int, float] = field(default_factory=dict)
-
-    def measure_forward(self, labels: Sequence[int]) -> None:
-        """Take the probabilities, and the time that they took."""
-        begun = time.monotonic()
-        answers = self.scene.classifier.probabilities(self.scene.classifier.logits(self.scene.batch))[0]
-        self.clock.learn(1, time.monotonic() - begun)
-        self.probabilities = {label: float(answers[label]) for label in labels}
-
-    def explain(self, explainer: Explainer, labels: Sequence[int]) -> None:
-        """Explain and measure by one method, or note why not."""
-        if self.subjects and not self.clock.allows(explainer.cost * len(labels)):
-            self._refuse(explainer, f"the time for explanations ({self.clock.budget_s:g} s) would not have sufficed")
-            return
-        begun = time.monotonic()
-        try:
-            with memory_errors():
-                explanations = explainer.explain(self.scene.classifier, self.scene.batch, labels)
-        except UnsupportedMethodError as error:
-            self._refuse(explainer, str(error))
-            return
-        self.clock.learn(explainer.cost * len(labels), time.monotonic() - begun)
-        if not all(bool(torch.isfinite(explanation.map).all()) for explanation in explanations):
-            self._refuse(explainer, "its map holds values that are not finite")
-            return
-        for explanation in explanations:
-            self._keep(explainer, explanation)
-
-    def _refuse(self, explainer: Explainer, reason: str) -> None:
-        self.unavailable[explainer.name] = f"{explainer.title}: {reason}"
-
-    def _keep(self, explainer: Explainer, explanation: Explanation) -> None:
-        subject = Subject(
-            method=explainer.name,
-            title=explainer.title,
-            label=explanation.label,
-            map=explanation.map,
-            explainer=explainer,
-            explanation=explanation,
-        )
-        key = (explainer.name, explanation.label)
-        self.subjects[key] = subject
-        self.measures[key] = [*self.assess(subject, comparative=False), *explanation.measures]
-
-    def assess(self, subject: Subject, *, comparative: bool, others: Sequence[Subject] = ()) -> list[Measure]:
-        """Take the measures that the time and the memory allow."""
-        found: list[Measure] = []
-        if self.scene.batch.ndim != FILM:
-            return found
-        for assessor in self.assessors:
-            if assessor.comparative is not comparative or not self.clock.allows(assessor.cost(subject)):
-                continue
-            try:
-                with memory_errors():
-                    found += assessor.assess(self.scene, subject, others)
-            except UnsupportedMethodError:
-                # A figure that could not be taken is missing, and a missing figure is a reason for caution.
-                continue
-        return found
-
-
 class _Verdicts:
     """Turns what a run gathered into attributions."""
 
     def __init__(
         self,
-        run: _Run,
+        run: Run,
         *,
         to_source: Callable[[torch.Tensor], NDArray[np.float32]],
         doubts: Mapping[str, Sequence[str]],
@@ -292,5 +222,9 @@ class _Verdicts:
         if float(subject.map.max()) <= 0:
             return Assessment(verdict=Verdict.NOT_SHOWN, reasons=(EMPTY,), measures=tuple(measures))
         point = self._run.scene.classifier.card.labels[subject.label].default_operating_point()
-        below = self._run.probabilities[subject.label] < point.threshold
-        return judge(measures, self._run.criteria, doubts=(*doubts, *((BELOW,) if below else ())))
+        known = list(doubts)
+        if self._run.probabilities[subject.label] < point.threshold:
+            known.append(BELOW)
+        if (subject.method, subject.label) in self._run.hurried:
+            known.append(HURRIED.format(brake=self._run.budget.brake_s))
+        return judge(measures, self._run.criteria, doubts=known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -97,10 +98,14 @@ class SeriesAnalysis:
 
 
 class Analyst:
-    """A pipeline with its model, explainers and outputs loaded, ready for images, or for series if its model is."""
+    """A pipeline with its model, explainers and outputs loaded, ready for images, or for series if its model is.
 
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+    `now` is the clock of the emergency brake on explaining, in seconds.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, *, now: Callable[[], float] = time.monotonic) -> None:
         self.pipeline = pipeline
+        self._now = now
         self._explainers: Sequence[Explainer] = load_explainers(
             pipeline.explainers, pipeline.parameters, seed=pipeline.explanation.seed
         )
@@ -168,7 +173,9 @@ class Analyst:
         findings = self._classify(source.image)
         limits = self.pipeline.explanation
         labels = labels_to_explain(self.classifier.card, findings, limits.maximum_findings)
-        explained = explain_image(self.classifier, self._explainers, source.image, labels, limits, doubts=self._doubts)
+        explained = explain_image(
+            self.classifier, self._explainers, source.image, labels, limits, doubts=self._doubts, now=self._now
+        )
         result = self._result(findings, explained, job_id, created_at, tuple(supersedes))
         builders = {name: partial(build, source.header, source.image, result) for name, build in self._outputs.items()}
         objects, not_written = _build(builders, outputs or self.pipeline.outputs)
@@ -213,6 +220,7 @@ class Analyst:
             labels=labels,
             limits=limits,
             doubts=self._doubts,
+            now=self._now,
         )
         result = self._result(findings, explained, job_id, created_at, tuple(supersedes), notes=source.notes)
         builders = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from workers.findings import findings_of
 from workers.models.calibration import pooled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,6 +75,7 @@ def explain_series(
     labels: Sequence[int],
     limits: Limits,
     doubts: Mapping[str, Sequence[str]],
+    now: Callable[[], float] = time.monotonic,
 ) -> Explained:
     """Explain labels of a series; maps have shape (slices, rows, columns), 0 where nothing was explained."""
     limits = limits.model_copy(update={"assessors": tuple(a for a in limits.assessors if a not in NOT_FOR_SLICES)})
@@ -88,11 +90,13 @@ def explain_series(
             limits,
             to_source=partial(view.to_source, first),
             doubts=doubts,
+            now=now,
         )
     by_name = {finding.label: finding for finding in findings}
     found: list[tuple[tuple[int, ...], list[Explained]]] = []
     most = reading_of(classifier).explained_slices
-    share = limits.model_copy(update={"budget_s": limits.budget_s / (len(labels) * min(most, len(series.slices)))})
+    runs = len(labels) * min(most, len(series.slices))
+    share = limits.model_copy(update={"budget_s": limits.budget_s / runs, "brake_s": limits.brake_s / runs})
     for label in labels:
         finding = by_name[classifier.card.labels[label].name]
         chosen = slices_to_explain(finding, most)
@@ -105,6 +109,7 @@ def explain_series(
                 share,
                 to_source=partial(view.to_source, series.slices[index]),
                 doubts=doubts,
+                now=now,
             )
             for index in chosen
         ]

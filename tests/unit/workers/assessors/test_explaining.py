@@ -23,7 +23,7 @@ from bright_spots import (
 from service.errors import PipelineError
 from service.pipelines import Explanation, Threshold
 from service.types import Verdict
-from workers.assessors.budget import Clock
+from workers.assessors.budget import REFERENCE, Budget, forward_s
 from workers.explaining import BELOW, Explained, explain_image, explain_input
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 
 MEASURED = ("faithfulness", "stability", "agreement")
 """Without plausibility: the tests' film is no chest."""
+
+
+class SlowClock:
+    """A clock on which so many seconds pass between two looks."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.time = seconds, 0.0
+
+    def __call__(self) -> float:
+        self.time += self.seconds
+        return self.time
 
 
 def explained(model: PackagedClassifier, explainers: Sequence[Telling], **settings: object) -> Explained:
@@ -113,15 +124,62 @@ def test_the_cheapest_method_runs_even_when_there_is_no_time_and_is_no_more_than
     assert "Not measured" in only.assessment.reasons[0]
 
 
-def test_one_slow_pass_does_not_cost_the_methods_that_follow() -> None:
-    clock = Clock(budget_s=10.0)
-    clock.learn(1, 5.0)
-    assert not clock.allows(3)
-    clock.learn(10, 1.0)
-    clock.learn(1, 7.0)
-    assert clock.allows(50)
-    assert not clock.allows(200)
-    assert clock.allows(0)
+def test_a_slow_machine_gives_the_same_maps_and_the_same_verdicts(model: PackagedClassifier) -> None:
+    quick, slow = (
+        explain_image(
+            model,
+            [Honest("honest", 20), Fickle("fickle", 30), Contrary("contrary", 40)],
+            as_image(film_with_spot()),
+            [0],
+            Explanation(assessors=MEASURED, budget_s=1.0, brake_s=1e6),
+            now=SlowClock(seconds),
+        )
+        for seconds in (0.0, 1000.0)
+    )
+    assert [a.assessment for a in quick.attributions] == [a.assessment for a in slow.attributions]
+    assert all(np.array_equal(a.map, b.map) for a, b in zip(quick.attributions, slow.attributions, strict=True))
+    assert quick.unavailable == slow.unavailable
+
+
+def test_the_brake_leaves_out_what_is_left_and_the_result_says_so(model: PackagedClassifier) -> None:
+    dear = Honest("dear", 50)
+    result = explain_image(
+        model,
+        [Honest("cheap"), dear],
+        as_image(film_with_spot()),
+        [0],
+        Explanation(assessors=MEASURED, brake_s=5.0),
+        now=SlowClock(3.0),
+    )
+    assert dear.calls == 0
+    (sentence,) = result.unavailable
+    assert sentence == "Dear: the machine was too slow (explaining took more than 5 s); a repeat may give it"
+    (only,) = result.attributions
+    assert only.assessment is not None
+    assert only.assessment.verdict is Verdict.CAUTION
+    assert any("too slow to measure all" in reason for reason in only.assessment.reasons)
+
+
+def test_work_is_counted_by_the_passes_and_not_by_the_clock() -> None:
+    clock = SlowClock(100.0)
+    budget = Budget(budget_s=10.0, brake_s=250.0, pass_s=0.1, now=clock)
+    budget.spend(50)
+    assert budget.allows(50)
+    assert not budget.allows(51)
+    assert budget.allows(0)
+    assert [budget.braked for _ in range(4)] == [False, False, True, True]
+
+
+def test_a_pass_costs_what_the_networks_arithmetic_says(model: PackagedClassifier) -> None:
+    batch = torch.zeros(3, 1, 112, 112)
+    # One 1 x 1 convolution of one channel, and one linear layer of one input.
+    assert forward_s(model, batch) == pytest.approx((112 * 112 + 1) / REFERENCE)
+    assert forward_s(model, torch.zeros(1, 1, 56, 56)) == pytest.approx((56 * 56 + 1) / REFERENCE)
+
+
+def test_a_model_that_cannot_be_counted_has_a_cost_all_the_same(model: PackagedClassifier) -> None:
+    unknown = dataclasses.replace(model, network=None)
+    assert forward_s(unknown, torch.zeros(1, 1, 224, 224)) == pytest.approx(4e9 / REFERENCE, rel=0.01)
 
 
 def test_a_map_without_anything_positive_is_not_shown(model: PackagedClassifier) -> None:
