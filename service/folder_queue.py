@@ -13,11 +13,9 @@ from queue import Empty
 from typing import Any
 
 from kombu.exceptions import ChannelError
-from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu.transport import filesystem
 from kombu.utils.json import dumps
 from kombu.utils.scheduling import FairCycle
-
-SCHEME = "pellucid-folder"
 
 
 class InOrder(FairCycle):  # type: ignore[misc]  # kombu has no types
@@ -60,8 +58,3 @@ class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no typ
     """kombu's, with our channel."""
 
     Channel = Channel
-
-
-def register() -> None:
-    """Let kombu find the transport by its scheme."""
-    TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from kombu.exceptions import ChannelError
+from kombu.transport import TRANSPORT_ALIASES
 
 from service.files import make_directory
-from service.folder_queue import SCHEME, register
 
 if TYPE_CHECKING:
     from service.settings import Settings
 
 PROCESS = "pellucid.process"
 QUEUES = ("stat", "routine")
+_FOLDER = "pellucid-folder"
+_TRANSPORTS = {
+    _FOLDER: "service.folder_queue:Transport",
+    "redis": "service.redis_queue:Transport",
+    "rediss": "service.redis_queue:Transport",
+    "sentinel": "service.redis_queue:SentinelTransport",
+}
+"""Ours, by the scheme of the broker's URL; kombu imports one when it is used."""
 
 
 def make_app(settings: Settings) -> Celery:
     """Build the Celery application. JSON only: a pickle message is refused."""
-    register()
+    TRANSPORT_ALIASES.update(_TRANSPORTS)
     url = settings.broker_url
-    broker = url.replace("filesystem:", f"{SCHEME}:", 1) if url.startswith("filesystem:") else url
+    broker = url.replace("filesystem:", f"{_FOLDER}:", 1) if url.startswith("filesystem:") else url
     app = Celery("pellucid", broker=broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -74,3 +83,20 @@ def enqueue(app: Celery, job_id: str, priority: str) -> None:
         kombu.exceptions.OperationalError: the broker is out of reach; the sweep will call again.
     """
     app.send_task(PROCESS, args=[job_id], queue=priority, retry=False, ignore_result=True)
+
+
+def waiting(app: Celery) -> int:
+    """Count the calls that no worker has taken.
+
+    Raises:
+        Exception: the broker is out of reach; of which type depends on the broker's client.
+    """
+    with app.connection_for_read() as connection:
+        return sum(_length(connection.default_channel, queue) for queue in QUEUES)
+
+
+def _length(channel: Any, queue: str) -> int:
+    try:
+        return int(channel.queue_declare(queue, passive=True).message_count)
+    except ChannelError:
+        return 0  # nobody has used this queue yet

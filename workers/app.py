@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
+import multiprocessing
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from celery.platforms import EX_FAILURE
 from celery.signals import worker_process_init
 from celery.worker import state
@@ -29,6 +27,7 @@ from service.pipelines import load_pipelines
 from service.queue import PROCESS, QUEUES, make_app
 from service.spool import Spool
 from workers.registry import check_names
+from workers.watch import watch
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANNOUNCE_EVERY_S = 5.0
-WATCH_EVERY_S = 0.5
-PATIENCE_S = 10.0
-"""For an orderly end after the child has died."""
 
 
 def run_worker(settings: Settings) -> None:
@@ -59,11 +55,11 @@ def run_worker(settings: Settings) -> None:
     app.task(child.process, name=PROCESS)
     worker_process_init.connect(child.start, weak=False)
     with open_trail(settings, "worker").application():
+        watch(app, child.ready.is_set)
         _serve(app)
 
 
 def _serve(app: Celery) -> None:
-    threading.Thread(target=_watch_child, name="watch", daemon=True).start()
     worker = app.Worker(
         pool="prefork",
         concurrency=1,
@@ -78,32 +74,12 @@ def _serve(app: Celery) -> None:
     sys.exit(EX_FAILURE if state.should_terminate == EX_FAILURE else worker.exitcode)
 
 
-def _watch_child() -> None:
-    """End the whole worker when its child dies: whoever supervises it starts a fresh one.
-
-    Celery would fork a new child, but a call that the dead one had taken and not yet acknowledged keeps its place in
-    the parent for ever: the worker lives and consumes nothing. The job itself comes back by the ledger's sweep.
-    """
-    ourselves, first = psutil.Process(), set[int]()
-    # By identity: an orderly end is asked for by the exit code 0, which equals False.
-    while state.should_stop is None or state.should_stop is False:
-        alive = {child.pid for child in ourselves.children() if child.status() != psutil.STATUS_ZOMBIE}
-        if first - alive:
-            log.error("the process that analyses ended unexpectedly: the worker starts again")
-            state.should_terminate = EX_FAILURE
-            time.sleep(PATIENCE_S)
-            # The loop that should have seen it hangs; nothing is lost by leaving, the ledger knows the jobs.
-            for child in ourselves.children():
-                child.kill()
-            os._exit(EX_FAILURE)
-        first = first or alive
-        time.sleep(WATCH_EVERY_S)
-
-
 class _Child:
     """What lives in the forked process only: database connections, models, torch."""
 
     def __init__(self, settings: Settings) -> None:
+        self.ready = multiprocessing.Event()
+        """Set in the child, seen in the parent: both have it since before the fork."""
         self._settings = settings
         self._runner: Any = None
 
@@ -133,6 +109,7 @@ class _Child:
         except SettingsError as error:
             # Celery swallows what is raised here; a probe will notice, and the work goes on.
             log.error("%s", error)  # noqa: TRY400
+        self.ready.set()
         log.info("ready")
 
     def process(self, job_id: str) -> None:
