@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.utils import make_default_short_help
 
 from service.errors import PellucidError, SettingsError
 from service.settings import Settings, load_settings
@@ -46,6 +45,7 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List each command with the first sentence of its help."""
+        del ctx
         entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, _first_sentence(entry)) for entry in entries])
@@ -57,7 +57,7 @@ def _first_sentence(entry: EntryPoint) -> str:
     source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-            return make_default_short_help(ast.get_docstring(node) or "", max_length=100)
+            return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
     return ""
 
 

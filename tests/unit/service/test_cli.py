@@ -32,8 +32,8 @@ def test_a_command_that_does_not_exist_is_refused_with_the_nearest_one() -> None
 
 def test_the_help_says_what_each_command_does() -> None:
     shown = " ".join(pellucid("--help").stdout.split())
-    assert "doctor Check settings, disk, ledger, broker, models and destinations." in shown
-    assert "train Train a model package as SETTINGS (a TOML file) says." in shown
+    assert "doctor Check settings, disk, ledger, broker, models and destinations" in shown
+    assert "train Train a model package as SETTINGS (a TOML file) says" in shown
 
 
 def test_a_wrong_setting_ends_with_code_2_and_its_name(tmp_path: Path) -> None:
