@@ -1,4 +1,4 @@
-"""What was sent counts as delivered when the peer says that it has it: by Storage Commitment, C-FIND or QIDO-RS."""
+"""What was sent counts as delivered when the peer commits to it, finds it when asked, or gives it back unchanged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dicom_nodes import web_client
 from dicom_nodes.commitment import failure, new_transaction_uid, request_commitment
 from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
 from dicom_nodes.query import find
+from dicom_nodes.read_back import Reader
 from dicom_nodes.requestor import Destination, NotAcceptedError
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from dicom_nodes.web_client import WebDestination
     from service.audit.trail import Trail
     from service.ledger.delivery import Deliveries
-    from service.settings import Settings
+    from service.settings import Peer, Settings
     from service.types import Delivery
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,15 @@ class Settlement:
         self._trail.confirmed(delivery, held=False, answer=reason)
         self._deliveries.postpone([delivery], reason=reason, first_s=self._first_s, longest_s=self._longest_s)
 
+    def reject(self, delivery: Delivery, reason: str) -> None:
+        """Sending it again would not help: an administrator must look."""
+        log.error("job %s: %s rejected: %s", delivery.object.job_id, delivery.object.kind, reason)
+        self._trail.confirmed(delivery, held=False, answer=reason)
+        self._deliveries.rejected(delivery, reason=reason)
+
     def _failed(self, delivery: Delivery, verdict: Verdict, reason: str) -> None:
         if verdict is Verdict.REJECTED:
-            log.warning("job %s: %s rejected: %s", delivery.object.job_id, delivery.object.kind, reason)
-            self._trail.confirmed(delivery, held=False, answer=reason)
-            self._deliveries.rejected(delivery, reason=reason)
+            self.reject(delivery, reason)
         else:
             self.send_again(delivery, reason)
 
@@ -81,6 +86,7 @@ class Confirmer:
         self._settings = settings
         self._trail = trail
         self._settlement = Settlement(deliveries, settings, trail)
+        self._reader = Reader(deliveries.engine, settings)
 
     def confirm(self, destination: str, stop: threading.Event) -> None:
         """Ask for everything of one destination that is due."""
@@ -106,7 +112,7 @@ class Confirmer:
         elif peer.confirm == "commitment" and isinstance(to, Destination):
             self._ask_for_commitment(to, batch)
         else:
-            self._look_for(to, batch)
+            self._look_for(peer, to, batch)
 
     def _ask_for_commitment(self, to: Destination, batch: Sequence[Delivery]) -> None:
         transaction = new_transaction_uid()
@@ -128,16 +134,34 @@ class Confirmer:
         if report is not None:
             self._settlement.settle(report)
 
-    def _look_for(self, to: Destination | WebDestination, batch: Sequence[Delivery]) -> None:
+    def _look_for(self, peer: Peer, to: Destination | WebDestination, batch: Sequence[Delivery]) -> None:
         limit_s = self._settings.sender.confirm_timeout_s
         for delivery in batch:
             if _holds(to, delivery):
-                self._trail.confirmed(delivery, held=True, answer="found by a query")
-                self._deliveries.delivered(delivery)
+                if peer.confirm == "retrieve":
+                    self._read_back(peer, to, delivery)
+                else:
+                    self._trail.confirmed(delivery, held=True, answer="found by a query")
+                    self._deliveries.delivered(delivery)
             elif delivery.sent_at is not None and time.time() - delivery.sent_at.timestamp() > limit_s:
                 self._settlement.send_again(delivery, "the peer took it, but does not find it")
             else:
                 self._later([delivery], reason="sent; the peer does not find it yet")
+
+    def _read_back(self, peer: Peer, to: Destination | WebDestination, delivery: Delivery) -> None:
+        try:
+            found = self._reader.check(peer, to, delivery.object)
+        except DestinationError as error:
+            self._later([delivery], reason=f"sent, not read back: {error}")
+            return
+        except OSError as error:
+            self._settlement.reject(delivery, f"its file in the outbox is needed to compare: {error.strerror}")
+            return
+        if found.lie:
+            self._settlement.reject(delivery, found.lie)
+        else:
+            self._trail.confirmed(delivery, held=True, answer=f"read back and compared; {found.remark}".rstrip("; "))
+            self._deliveries.delivered(delivery, reason=found.remark)
 
     def _later(self, batch: Sequence[Delivery], *, reason: str) -> None:
         pause = min(self._settings.sender.confirm_timeout_s / 4, self._settings.sender.longest_retry_s)

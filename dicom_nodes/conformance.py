@@ -11,6 +11,7 @@ import click
 from dicom_nodes import conformance_tables as tables
 from dicom_nodes.conformance_text import STATEMENT
 from dicom_nodes.objects import codes, identity
+from dicom_nodes.sameness import ABOUT_STORING, RECONCILED
 from service import tls
 from service.cli import settings_of
 
@@ -38,6 +39,8 @@ def statement(settings: Settings) -> str:
         created=tables.created(),
         store_statuses=tables.store_statuses(),
         sender_statuses=tables.sender_statuses(),
+        reconciled=", ".join(RECONCILED),
+        about_storing=", ".join(ABOUT_STORING),
         rejections=tables.rejections(),
         copied=tables.copied_attributes(),
         concepts=tables.private_concepts(),

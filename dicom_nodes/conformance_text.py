@@ -147,6 +147,19 @@ that are not committed are stored again or, by the failure reason, set aside.
 Destinations with a `url` get one instance per request. `confirm = "query"` asks QIDO-RS, or C-FIND, whether it is
 there.
 
+##### 4.2.2.7 Reading back
+
+For destinations with `confirm = "retrieve"`: after a query that finds it, each instance is retrieved at the IMAGE level
+by C-MOVE to the Listener, by C-GET in the transfer syntax that it was sent in (or an uncompressed one), or by WADO-RS,
+and compared attribute by attribute with what was sent. An instance that differs is rejected, and not sent again.
+
+- Group lengths, padding, lengths of sequences, the encoding of text, and empty attributes that are left out are no
+  differences, nor are $about_storing.
+- What an archive may make fit its own records (PS3.4 section B.4.1.3) is named with the delivery, which stands:
+  $reconciled.
+- In another transfer syntax, unless both are uncompressed, Pixel Data, Photometric Interpretation and Planar
+  Configuration are not compared, and the delivery says so.
+
 #### 4.2.3 Fetcher
 
 Study Root C-FIND at STUDY, SERIES and IMAGE level, C-MOVE with the Listener as destination, C-GET with role selection

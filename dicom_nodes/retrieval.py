@@ -27,6 +27,8 @@ from service.errors import DestinationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pynetdicom.presentation import PresentationContext
+
     from dicom_nodes.multipart import PartSink
     from dicom_nodes.part10_stream import Meta
     from dicom_nodes.reception import Store
@@ -108,11 +110,11 @@ class Archive:
             DestinationError: out of reach, refused or incomplete; what came stays.
         """
         if not isinstance(self._to, Destination):
-            web_client.retrieve(self._to, study, inbox.part)
+            web_client.retrieve(self._to, f"/studies/{study}", inbox.part)
         elif self._move:
-            _move(self._to, study, inbox.called_ae)
+            move(self._to, identifier_of(StudyInstanceUID=study), inbox.called_ae)
         else:
-            _get(self._to, study, listed, inbox)
+            get(self._to, identifier_of(StudyInstanceUID=study), _storage_contexts(listed), inbox.take)
 
     def _studies(self, keys: dict[str, str]) -> list[_Study]:
         wanted = {"StudyInstanceUID": "", "PatientID": "", "StudyDate": "", "ModalitiesInStudy": "", **keys}
@@ -209,37 +211,61 @@ def wait_for(missing_now: Callable[[], int], *, timeout_s: float) -> int:
     return least
 
 
-def _study_identifier(study: str) -> Dataset:
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = "STUDY"
-    identifier.StudyInstanceUID = study
-    return identifier
+def move(to: Destination, identifier: Dataset, our_ae: str) -> None:
+    """Have a peer send what an identifier names to our listener, by C-MOVE.
 
-
-def _move(to: Destination, study: str, our_ae: str) -> None:
+    Raises:
+        DestinationError: out of reach, refused or incomplete.
+    """
     with associated(to, [build_context(_MOVE, list(UNCOMPRESSED))]) as association:
-        _finish(association.send_c_move(_study_identifier(study), our_ae, _MOVE), "C-MOVE")
+        _finish(association.send_c_move(identifier, our_ae, _MOVE), "C-MOVE")
 
 
-def _get(to: Destination, study: str, listed: Sequence[Listed], inbox: Inbox) -> None:
-    known = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
-    classes = sorted({entry.sop_class_uid for entry in listed} & known) or sorted(known)
-    classes = classes[: MAXIMUM_CONTEXTS - 1]
+def get(
+    to: Destination,
+    identifier: Dataset,
+    storage: Sequence[PresentationContext],
+    stored: Callable[[str, str, str, bytes], int],
+) -> None:
+    """Have a peer send what an identifier names on this association, by C-GET.
 
-    def stored(event: Any) -> int:
-        context = event.context
-        return inbox.take(
+    Args:
+        to: the peer.
+        identifier: names it.
+        storage: contexts on which it may come.
+        stored: takes SOP class, SOP instance, transfer syntax and encoded data set; returns a status of C-STORE.
+
+    Raises:
+        DestinationError: out of reach, refused or incomplete.
+    """
+
+    def take(event: Any) -> int:
+        return stored(
             str(event.request.AffectedSOPClassUID),
             str(event.request.AffectedSOPInstanceUID),
-            str(context.transfer_syntax),
+            str(event.context.transfer_syntax),
             event.encoded_dataset(include_meta=False),
         )
 
-    contexts = [build_context(_GET, list(UNCOMPRESSED))]
-    contexts += [build_context(name, ALL_TRANSFER_SYNTAXES) for name in classes]
-    roles = [build_role(name, scp_role=True) for name in classes]
-    with associated(to, contexts, handlers=[(evt.EVT_C_STORE, stored)], roles=roles) as association:
-        _finish(association.send_c_get(_study_identifier(study), _GET), "C-GET")
+    contexts = [build_context(_GET, list(UNCOMPRESSED)), *storage]
+    roles = [build_role(name, scp_role=True) for name in dict.fromkeys(str(entry.abstract_syntax) for entry in storage)]
+    with associated(to, contexts, handlers=[(evt.EVT_C_STORE, take)], roles=roles) as association:
+        _finish(association.send_c_get(identifier, _GET), "C-GET")
+
+
+def identifier_of(**uids: str) -> Dataset:
+    """Name a study, a series of it or an instance of that: UIDs by keyword, from the study downwards."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = ("STUDY", "SERIES", "IMAGE")[len(uids) - 1]
+    for keyword, uid in uids.items():
+        setattr(identifier, keyword, uid)
+    return identifier
+
+
+def _storage_contexts(listed: Sequence[Listed]) -> list[PresentationContext]:
+    known = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+    classes = sorted({entry.sop_class_uid for entry in listed} & known) or sorted(known)
+    return [build_context(name, ALL_TRANSFER_SYNTAXES) for name in classes[: MAXIMUM_CONTEXTS - 1]]
 
 
 def _finish(answers: Any, name: str) -> None:

@@ -99,8 +99,8 @@ def query(to: WebDestination, path: str, parameters: Mapping[str, str]) -> list[
     return [entry for entry in _json(answer) if isinstance(entry, dict)]
 
 
-def retrieve(to: WebDestination, study_instance_uid: str, begin: Callable[[dict[str, str]], PartSink]) -> None:
-    """Fetch every instance of a study as it is stored (PS3.18 section 10.4).
+def retrieve(to: WebDestination, path: str, begin: Callable[[dict[str, str]], PartSink]) -> None:
+    """Fetch every instance below a path, `/studies/UID` for example, as it is stored (PS3.18 section 10.4).
 
     Raises:
         DestinationError: out of reach, refused, or the answer broke off.
@@ -109,10 +109,10 @@ def retrieve(to: WebDestination, study_instance_uid: str, begin: Callable[[dict[
     try:
         with (
             _session(to) as session,
-            session.stream("GET", f"/studies/{study_instance_uid}", headers={"Accept": accept}) as answer,
+            session.stream("GET", path, headers={"Accept": accept}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
-                raise DestinationError(f"{to.url} answered {answer.status_code} to the request for the study")
+                raise DestinationError(f"{to.url} answered {answer.status_code} to the request to retrieve")
             reader = MultipartReader(boundary_of(answer.headers.get("content-type", "")), begin)
             try:
                 for block in answer.iter_bytes(_BLOCK_BYTES):

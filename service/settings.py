@@ -144,7 +144,7 @@ class Peer(Strict):
     user: str = ""
     password: str = Field(default="", repr=False)
     trusted: str = ""
-    confirm: Literal["none", "commitment", "query"] = "none"
+    confirm: Literal["none", "commitment", "query", "retrieve"] = "none"
     retrieve: Literal["get", "move"] = "move"
     outputs: tuple[str, ...] = ()
     tls: bool = False
@@ -160,7 +160,7 @@ class Peer(Strict):
             if not self.url.startswith(("http://", "https://")):
                 raise ValueError("url begins with https:// (or http:// on a network that nobody else can read)")
             if self.confirm == "commitment":
-                raise ValueError("confirm: DICOMweb has no storage commitment here; take 'query'")
+                raise ValueError("confirm: DICOMweb has no storage commitment here; take 'query' or 'retrieve'")
         elif not self.host or not self.port:
             raise ValueError("give host and port (DIMSE), or url (DICOMweb)")
         return self

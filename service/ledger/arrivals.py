@@ -23,7 +23,7 @@ from service.ledger.transactions import Ledger, insert_all_missing, insert_missi
 from service.types import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
@@ -57,6 +57,16 @@ class Arrival:
     association: str
     association_expires_at: float
     """Until then the association counts as open, unless it is renewed or closed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is kept of one SOP Instance UID, by spool keys."""
+
+    first: str
+    """The content that came first; empty when none did, or when its file was purged."""
+    others: Mapping[str, float]
+    """Other contents under the same UID, with the time when each was last received."""
 
 
 class Arrivals(Ledger):
@@ -94,6 +104,18 @@ class Arrivals(Ledger):
                 here = select(instances.c.sop_instance_uid).where(instances.c.sop_instance_uid.in_(some))
                 found.update(connection.execute(here).scalars())
         return found
+
+    def kept(self, sop_instance_uid: str) -> Kept:
+        """Look up what is kept of an instance, and what was set aside under its name."""
+        with self.reading() as connection:
+            first = select(instances.c.key).where(instances.c.sop_instance_uid == sop_instance_uid)
+            others = select(set_aside.c.key, set_aside.c.received_at).where(
+                set_aside.c.sop_instance_uid == sop_instance_uid
+            )
+            return Kept(
+                first=connection.execute(first).scalar() or "",
+                others={key: received_at for key, received_at in connection.execute(others)},  # noqa: C416
+            )
 
     def _record(self, connection: Connection, entry: Arrival) -> Outcome:
         instance = entry.instance
@@ -268,7 +290,7 @@ def _arrive(connection: Connection, instance: Instance) -> bool:
 
 
 def _set_aside(connection: Connection, instance: Instance) -> None:
-    insert_missing(
+    put(
         connection,
         set_aside,
         {
