@@ -103,8 +103,7 @@ class ServedAssociation:
             return None
         self._answer_pdu_bytes = request.maximum_pdu_bytes
         try:
-            supported = self._service.contexts(request.primitive.presentation_context_definition_list)
-            return agree(request, supported, maximum_pdu_bytes=self._maximum_pdu_bytes)
+            return agree(request, self._service.contexts(), maximum_pdu_bytes=self._maximum_pdu_bytes)
         except BaseException:
             self._service.ended(self._peer)
             raise

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dicom_nodes.requests import Rejection
 from dicom_nodes.upper_layer import Tolerance
@@ -15,6 +15,7 @@ from dicom_nodes.upper_layer import Tolerance
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dicom_nodes.contexts import Acceptable
     from dicom_nodes.requests import NoticeCommand, Peer, Reception, Service, StoreCommand
     from dicom_nodes.status import Answer
 
@@ -110,9 +111,9 @@ class Counted:
                 self._peers[peer.association] = peer
             return rejection
 
-    def contexts(self, proposed: list[Any]) -> list[Any]:
+    def contexts(self) -> Acceptable:
         """Ask the service."""
-        return self._service.contexts(proposed)
+        return self._service.contexts()
 
     def begin(self, command: StoreCommand) -> Reception:
         """Ask the service."""

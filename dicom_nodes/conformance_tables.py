@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.charset import python_encoding
 from pydicom.uid import UID
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -45,10 +45,9 @@ def accepted() -> tuple[list[str], list[str]]:
     """Return the SOP classes and the transfer syntaxes that an association is granted, as negotiation grants them."""
     offered = [*(str(context.abstract_syntax) for context in AllStoragePresentationContexts)]
     offered += [VERIFICATION, COMMITMENT, AVAILABILITY, *(str(uid) for uid in _QUERY)]
-    answers = Acceptable().answer([build_context(uid, list(ALL_TRANSFER_SYNTAXES)) for uid in offered])
-    syntaxes = {str(syntax) for context in answers for syntax in context.transfer_syntax}
-    order = [str(syntax) for syntax in ALL_TRANSFER_SYNTAXES if str(syntax) in syntaxes]
-    return [str(context.abstract_syntax) for context in answers], order
+    acceptable = Acceptable()
+    order = [str(syntax) for syntax in ALL_TRANSFER_SYNTAXES if str(syntax) in acceptable.syntaxes]
+    return [uid for uid in offered if uid in acceptable.classes], order
 
 
 def storage_classes() -> list[str]:

@@ -10,7 +10,7 @@ from pynetdicom.sop_class import Verification
 from dicom_nodes.references import AVAILABILITY, COMMITMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pynetdicom.presentation import PresentationContext
 
@@ -28,30 +28,11 @@ class Acceptable:
     """Every storage SOP class with every transfer syntax that pynetdicom knows, Verification, and notices to us."""
 
     def __init__(self) -> None:
-        self._classes = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
-        self._classes |= {VERIFICATION, COMMITMENT, AVAILABILITY}
-        self._syntaxes = set(ALL_TRANSFER_SYNTAXES)
-
-    def answer(self, proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-        """Choose what to support of a proposal.
-
-        The sender's order counts: what it names first is what it has, and it is kept as received.
-        """
-        orders: dict[str, dict[str, None]] = {}
-        for context in proposed:
-            name = str(context.abstract_syntax)
-            if name in self._classes:
-                known = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in self._syntaxes]
-                orders.setdefault(name, {}).update(dict.fromkeys(known))
-        return [_context(name, list(order)) for name, order in orders.items() if order]
-
-
-def _context(name: str, syntaxes: list[str]) -> PresentationContext:
-    context = build_context(name, syntaxes)
-    if name == COMMITMENT:
+        storage = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+        self.classes = frozenset(storage | {VERIFICATION, COMMITMENT, AVAILABILITY})
+        self.syntaxes = frozenset(map(str, ALL_TRANSFER_SYNTAXES))
         # The peer that reports is the provider here, though it asks for the association (PS3.4 section J.3.3).
-        context.scu_role, context.scp_role = True, True
-    return context
+        self.both_roles = frozenset({COMMITMENT})
 
 
 def proposals(

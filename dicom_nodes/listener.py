@@ -35,8 +35,6 @@ from service.spool import Spool
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from pynetdicom.presentation import PresentationContext
-
     from dicom_nodes.requests import NoticeCommand, Peer, Reception, StoreCommand
     from service.settings import Settings
 
@@ -79,9 +77,9 @@ class StorageService:
             return CALLING_NOT_RECOGNISED
         return self._peers.admit(peer)
 
-    def contexts(self, proposed: list[PresentationContext]) -> list[PresentationContext]:
-        """Accept what we know, in the sender's order."""
-        return self._acceptable.answer(proposed)
+    def contexts(self) -> Acceptable:
+        """Accept what we know."""
+        return self._acceptable
 
     def begin(self, command: StoreCommand) -> Reception:
         """Receive an instance."""

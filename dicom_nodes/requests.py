@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dicom_nodes import dimse
 from dicom_nodes.headers import is_uid
@@ -12,6 +12,7 @@ from dicom_nodes.status import RESOURCE_LIMITATION, SUCCESS, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dicom_nodes.contexts import Acceptable
     from service.tls import Identity
 
 MAXIMUM_NOTICE_BYTES = 1 << 22
@@ -93,8 +94,8 @@ class Service(Protocol):
     def admit(self, peer: Peer) -> Rejection | None:
         """Decide whether a peer may associate."""
 
-    def contexts(self, proposed: list[Any]) -> list[Any]:
-        """Choose the supported presentation contexts for a proposal."""
+    def contexts(self) -> Acceptable:
+        """Return the presentation contexts that are accepted."""
 
     def begin(self, command: StoreCommand) -> Reception:
         """Begin to receive an instance."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dicom_nodes.wire import Wire
 
 ASSOCIATE_REQUEST, DATA, RELEASE_REQUEST, RELEASE_RESPONSE, ABORTED = 0x01, 0x04, 0x05, 0x06, 0x07
-MAXIMUM_REQUEST_BYTES = 1 << 20
+MAXIMUM_REQUEST_BYTES = 1 << 18
 """Of an A-ASSOCIATE-RQ; 128 contexts with 45 transfer syntaxes each take 200 KB."""
 MAXIMUM_OTHER_BYTES = 1 << 12
 """Of release and abort, which have four bytes."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dicom_nodes.budgets import HalfOpen, Limits
-from dicom_nodes.contexts import MAXIMUM_CONTEXTS, Acceptable, proposals
+from dicom_nodes.contexts import MAXIMUM_CONTEXTS, proposals
 from dicom_nodes.dimse import ProtocolError
 from dicom_nodes.upper_layer import read_pdu
 
@@ -87,16 +87,3 @@ def test_many_kinds_are_split_into_proposals_of_at_most_128_contexts() -> None:
         assert len(contexts) <= MAXIMUM_CONTEXTS
         carried |= pairs
     assert carried == set(kinds)
-
-
-def test_the_senders_order_of_transfer_syntaxes_is_kept() -> None:
-    first, second = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2"
-    (contexts, _), *_ = proposals([("1.2.840.10008.5.1.4.1.1.1", first)])
-    contexts[0].transfer_syntax = [first, second]
-    (accepted,) = Acceptable().answer(contexts[:1])
-    assert accepted.transfer_syntax == [first, second]
-
-
-def test_an_unknown_sop_class_is_not_accepted() -> None:
-    (contexts, _), *_ = proposals([("1.2.3.4.5", "1.2.840.10008.1.2")])
-    assert Acceptable().answer(contexts) == []
