@@ -98,6 +98,9 @@ class UsageError(click.ClickException):
 
 def main() -> None:
     """Run `pellucid`. Exit code 0: done; 1: it failed or something was refused; 2: usage or settings."""
+    # Threads that wait for their fellows shall sleep: spinning ones slow a busy machine down several times.
+    # OpenMP reads it once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         cli.main(prog_name="pellucid", standalone_mode=True)
     except PellucidError as error:

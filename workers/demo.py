@@ -78,7 +78,7 @@ def _run(console: Console, sandbox: Sandbox, pacs: Pacs, files: Sequence[Path], 
         _send(files, sandbox.port, called=sandbox.settings.listener.ae_title)
         reports = sandbox.wait_settled(
             jobs=len(files) if sample else 1,
-            timeout_s=60.0 + 20.0 * len(files),
+            timeout_s=300.0,
             progress=lambda found: status.update(_progress(found, len(files))),
         )
     rows = [_collect(report, sandbox, pacs, out) for report in reports]

@@ -22,7 +22,7 @@ from service.settings import Settings, load_settings
 from service.types import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 PACS_AE = "PACS"
@@ -180,16 +180,23 @@ class Sandbox:
         timeout_s: float = 120.0,
         progress: Callable[[list[JobReport]], None] | None = None,
     ) -> list[JobReport]:
-        """Wait until so many jobs have ended and everything they made is delivered."""
+        """Wait until so many jobs have ended and everything they made is delivered.
 
-        def settled() -> bool:
-            reports = self.reports.jobs()
+        Raises:
+            PellucidError: nothing changed for `timeout_s`, or the service ended.
+        """
+        seen: list[JobReport] = []
+
+        def settled_or_changed() -> bool:
+            nonlocal seen
+            before, seen = seen, self.reports.jobs()
             if progress:
-                progress(reports)
-            return len(reports) >= jobs and all(is_settled(report) for report in reports)
+                progress(seen)
+            return seen != before or _all_settled(seen, jobs)
 
-        wait_until(settled, timeout_s=timeout_s, what=f"{jobs} jobs did not settle", running=self._check)
-        return self.reports.jobs()
+        while not _all_settled(seen, jobs):
+            wait_until(settled_or_changed, timeout_s=timeout_s, what=f"{jobs} jobs did not settle", running=self._check)
+        return seen
 
     def stop(self) -> None:
         """End the service in good order."""
@@ -213,6 +220,10 @@ class Sandbox:
 
     def _works(self) -> bool:
         return any(process.name == "worker" for process in self.reports.alive(within_s=15.0))
+
+
+def _all_settled(reports: Sequence[JobReport], jobs: int) -> bool:
+    return len(reports) >= jobs and all(is_settled(report) for report in reports)
 
 
 def is_settled(report: JobReport) -> bool:
