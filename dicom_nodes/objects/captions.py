@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dicom_nodes.objects.attributes import texts
 from service.types import Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from pydicom import Dataset
 
     from service.types import Attribution, Finding, Measure, OperatingPoint, Result
 
@@ -82,19 +79,36 @@ def trust(attribution: Attribution) -> str:
     return "not shown"
 
 
-def doubts(attribution: Attribution) -> str:
-    """Give the reasons of the verdict as sentences; empty when there are none."""
+def doubts(attribution: Attribution, most: int | None = None) -> str:
+    """Give the reasons of the verdict as sentences; empty when there are none.
+
+    With `most`, only so many of them, and how many more the report has: a picture is no place to read.
+    """
     if attribution.assessment is None:
         return "Nothing was measured of this explanation, which is no reason to trust it."
-    return " ".join(f"{reason.rstrip('.')}." for reason in attribution.assessment.reasons if reason.strip())
+    reasons = [f"{reason.strip().rstrip('.')}." for reason in attribution.assessment.reasons if reason.strip()]
+    left = len(reasons) - most if most is not None else 0
+    return " ".join([*reasons[:most], f"({left} more in the report.)"] if left > 0 else reasons)
 
 
 def measure(value: Measure) -> str:
     """Give one figure beside what it is compared with."""
+    compared = "" if value.baseline is None else f" (for comparison {_figure(value.baseline, value)})"
+    return f"{value.title} {_figure(value.value, value)}{compared}"
+
+
+def is_share(value: Measure) -> bool:
+    """Tell whether a figure is a share of a map, which people read as per cent."""
+    return value.name.startswith("energy-")
+
+
+def _figure(number: float, of: Measure) -> str:
+    """Write shares of a map as per cent, and two digits of anything else: 7.1e-08 is a figure for machines."""
+    if is_share(of):
+        return f"{100 * number:.0f} %"
+    told = "0" if abs(number) < 0.0005 else f"{number:.2g}"  # noqa: PLR2004 - what three decimals show
     # Braces mark a UCUM annotation, which is for machines.
-    unit = "" if value.unit == "1" else f" {value.unit.strip('{}')}"
-    compared = "" if value.baseline is None else f" (for comparison {value.baseline:.3g}{unit})"
-    return f"{value.title} {value.value:.3g}{unit}{compared}"
+    return told if of.unit == "1" else f"{told} {of.unit.strip('{}')}"
 
 
 def spread(attribution: Attribution) -> str:
@@ -103,7 +117,7 @@ def spread(attribution: Attribution) -> str:
     if attribution.spread is None or not peak > 0:
         return ""
     differs = float(attribution.spread[attribution.map >= peak / 2].mean()) / peak
-    return f"Inside its 50 % region the methods differ by {differs:.0%} of its maximum on average."
+    return f"Inside its 50 % region the methods differ by {100 * differs:.0f} % of its maximum on average."
 
 
 def model(result: Result) -> str:
@@ -140,14 +154,6 @@ def ignored_negative(attribution: Attribution | None) -> str:
 def contradiction(result: Result) -> str:
     """Name the methods that contradict each other, so that nobody takes one map for the answer."""
     return " ".join(f"Methods contradict each other: {line.rstrip('.')}." for line in result.contradictions)
-
-
-def orientation(source: Dataset) -> str:
-    """Repeat Patient Orientation (PS3.3 C.7.6.1.1.1) as the source gives it; nothing is inferred."""
-    directions = [value for value in texts(source, "PatientOrientation") if value]
-    if len(directions) != 2:  # noqa: PLR2004 - row and column
-        return "Orientation as sent."
-    return f"Orientation as sent: right edge {directions[0]}, lower edge {directions[1]}."
 
 
 def replaces(result: Result) -> str:

@@ -20,6 +20,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+SOURCE = "the source's"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -29,6 +31,7 @@ class Entry:
     sop_classes: tuple[str, ...]
     """The second one when there are several pages."""
     modality: str
+    """Defined Term of Modality, or that it is the source's."""
     series_number: int
     transfer_syntax: str = ExplicitVRLittleEndian
     images: bool = True
@@ -40,18 +43,18 @@ CATALOGUE = (
     Entry(
         output="secondary-capture",
         sop_classes=_PICTURES,
-        modality="OT",
+        modality=SOURCE,
         series_number=9001,
         transfer_syntax=JPEGBaseline8Bit,
     ),
     Entry(
         output="secondary-capture-single",
         sop_classes=_PICTURES[:1],
-        modality="OT",
+        modality=SOURCE,
         series_number=9001,
         transfer_syntax=JPEGBaseline8Bit,
     ),
-    Entry(output="secondary-capture-uncompressed", sop_classes=_PICTURES, modality="OT", series_number=9001),
+    Entry(output="secondary-capture-uncompressed", sop_classes=_PICTURES, modality=SOURCE, series_number=9001),
     Entry(output="structured-report", sop_classes=(Comprehensive3DSRStorage,), modality="SR", series_number=9002),
     Entry(
         output="structured-report-comprehensive",

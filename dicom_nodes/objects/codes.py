@@ -82,7 +82,7 @@ PRIVATE_CONCEPTS = {
     "limits": "Limits",
     "model": "Model and software",
     "verdict": "Verdict",
-    "threshold": "Operating point threshold",
+    "threshold": "Operating point",
     "not-indicated": "(label) not indicated",
     "trust": "Verdict on the explanation",
     "reliable": "Reliable",
@@ -91,7 +91,8 @@ PRIVATE_CONCEPTS = {
     "not-assessed": "Not assessed",
     "reason": "Reason",
     "baseline": "Value for comparison",
-    "influence-share": "Share of positive influence",
+    "influence-share": "Share of influence",
+    "label-place": "Place of a label; no region",
     "attribution": "Attribution of a model's result to the image",
 }
 """Every fixed concept of our scheme; methods without a code of DICOM's, and figures, add their names to it."""
@@ -133,7 +134,7 @@ def _short(name: str) -> str:
 
 def procedure_code(modality: str, body_part: str) -> Code:
     """Return the imaging procedure for (121058, DCM, "Procedure reported")."""
-    if modality in {"CR", "DX"} and body_part in _SITES:
+    if modality in {"CR", "DX"} and body_part in {"CHEST", "THORAX"}:
         return _CHEST_RADIOGRAPH
     return _PROCEDURES.get(modality, _IMAGING)
 

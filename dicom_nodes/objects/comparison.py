@@ -1,4 +1,4 @@
-"""The page that lays methods side by side, each with its verdict and its legend."""
+"""The pages that lay methods side by side, each with its verdict and its legend."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from PIL import ImageDraw
 
 from dicom_nodes.objects import captions
 from dicom_nodes.objects.legends import legend
-from dicom_nodes.objects.overlay import AMBER, GAP, QUIET, WHITE, footer_lines, trust_colour, withheld_lines
-from dicom_nodes.objects.panels import Rendering, even, explained_panel, scene_size
+from dicom_nodes.objects.overlay import (
+    AMBER,
+    GAP,
+    MOST_DOUBTS,
+    QUIET,
+    SIDES,
+    WHITE,
+    draw_sides,
+    footer_lines,
+    trust_colour,
+    withheld_lines,
+)
+from dicom_nodes.objects.panels import LARGEST_PANEL, Rendering, even, explained_panel, scene_size
 from dicom_nodes.objects.typesetting import Line, Strip, corner_rows, fit
 
 if TYPE_CHECKING:
@@ -21,10 +32,8 @@ if TYPE_CHECKING:
     from dicom_nodes.objects.panels import Box
     from dicom_nodes.objects.scene import Scene
 
-ACROSS = 3
-"""Methods on one page: with more, neither film nor legend can be read."""
-_NARROWEST = 480
-_LOWEST_FILM = 320
+ACROSS = 2
+"""Methods on one page, as large as the first page's films: frames of one object share a spacing."""
 _SCALES = "Every map has its own relative scale; maps of different methods differ in meaning."
 
 
@@ -37,50 +46,45 @@ class _Cell:
     legend: Strip
 
 
-def render_comparison(scenes: Sequence[Scene], width: int, height: int) -> list[Rendering]:
-    """Draw scenes of one finding, at most three a page.
+def render_comparison(scenes: Sequence[Scene], largest: int = LARGEST_PANEL) -> list[Rendering]:
+    """Draw scenes of one finding, two a page.
+
+    Of an odd number the first is left out: it has the page before to itself.
 
     Args:
         scenes: one per method, of the same film and finding.
-        width: of the page in pixels.
-        height: of the page at least; it grows when the words leave too little room for films.
+        largest: side of a panel in pixels at most.
     """
-    across = ACROSS if (width - 2 * GAP) // ACROSS >= _NARROWEST else ACROSS - 1
-    # Four methods are two pages of two, not three and a straggler.
-    across = -(-len(scenes) // -(-len(scenes) // across))
-    groups = [scenes[start : start + across] for start in range(0, len(scenes), across)]
-    return [_page(group, across, width, height) for group in groups]
+    whole = len(scenes) % ACROSS == 0
+    chosen = scenes if whole else scenes[1:]
+    heading = "Methods compared" if whole else "Other methods"
+    groups = [chosen[start : start + ACROSS] for start in range(0, len(chosen), ACROSS)]
+    return [_page(group, heading, largest) for group in groups]
 
 
-def _page(scenes: Sequence[Scene], across: int, width: int, height: int) -> Rendering:
-    column = (width - (across - 1) * GAP) // across
-    corners = corner_rows(width)
-    header = fit(_header(scenes[0]), width, above=corners)
-    footer = fit(footer_lines(_neutral(scenes)), width)
-    cells = [
-        _Cell(scene=scene, title=fit(_title(scene), column), legend=fit(_legend(scene), column)) for scene in scenes
-    ]
-    title_height = max(cell.title.height for cell in cells)
-    words = header.height + title_height + max(cell.legend.height for cell in cells) + footer.height + corners * 2 // 3
-    full_width, full_height = scene_size(scenes[0])
-    room = max(height - words, _LOWEST_FILM)
-    scale = min(column / full_width, room / full_height)
-    film = (max(2, int(full_width * scale)), max(2, int(full_height * scale)))
-    canvas = Picture.new("RGB", (even(width), even(max(height, words + film[1]))))
+def _page(scenes: Sequence[Scene], heading: str, largest: int) -> Rendering:
+    width, height = scene_size(scenes[0], largest)
+    total = ACROSS * width + (ACROSS - 1) * GAP
+    corners = corner_rows(total)
+    header = fit(_header(scenes[0], heading), total, above=corners)
+    footer = fit(footer_lines(_neutral(scenes)), total)
+    cells = [_Cell(scene=scene, title=fit(_title(scene), width), legend=fit(_legend(scene), width)) for scene in scenes]
+    top = header.height + max(cell.title.height for cell in cells) + SIDES
+    below = top + height + max(cell.legend.height for cell in cells)
+    canvas = Picture.new("RGB", (even(total), even(below + footer.height + corners * 2 // 3)))
     pen = ImageDraw.Draw(canvas)
-    boxes = header.draw(pen, 0, 0)
+    boxes = header.draw(pen, 0, 0) + footer.draw(pen, 0, below)
     films: list[Box] = []
-    top = header.height + title_height
     for place, cell in enumerate(cells):
-        left = place * (column + GAP)
+        left = place * (width + GAP)
         boxes += cell.title.draw(pen, left, header.height)
         if cell.scene.withheld:
-            boxes += fit(withheld_lines(cell.scene), column).draw(pen, left, top + film[1] // 3)
+            boxes += fit(withheld_lines(cell.scene), width).draw(pen, left, top + height // 3)
         else:
-            canvas.paste(explained_panel(cell.scene, film), (left, top))
-            films.append((left, top, left + film[0], top + film[1]))
-        boxes += cell.legend.draw(pen, left, top + film[1])
-    boxes += footer.draw(pen, 0, canvas.height - footer.height - corners * 2 // 3)
+            canvas.paste(explained_panel(cell.scene, (width, height)), (left, top))
+            films.append((left, top, left + width, top + height))
+            boxes += draw_sides(pen, cell.scene, films[-1])
+        boxes += cell.legend.draw(pen, left, top + height)
     return Rendering(picture=np.asarray(canvas, dtype=np.uint8), films=tuple(films), texts=tuple(boxes))
 
 
@@ -89,11 +93,11 @@ def _neutral(scenes: Sequence[Scene]) -> Scene:
     return next((scene for scene in scenes if not scene.withheld), scenes[0])
 
 
-def _header(scene: Scene) -> list[Line]:
+def _header(scene: Scene, heading: str) -> list[Line]:
     place = f"   {scene.place}" if scene.place else ""
     tint = AMBER if scene.finding.positive else WHITE
     lines = [
-        Line(text=f"Methods compared: {captions.verdict(scene.finding)}", size=32, colour=tint),
+        Line(text=f"{heading}: {captions.verdict(scene.finding)}", size=32, colour=tint),
         Line(text=f"{captions.probability(scene.finding)}{place}", size=24, colour=WHITE),
         Line(text=_SCALES, size=22, colour=QUIET),
     ]
@@ -109,7 +113,9 @@ def _title(scene: Scene) -> list[Line]:
     lines.append(Line(text=f"Explanation: {captions.trust(attribution)}", size=24, colour=trust_colour(attribution)))
     if not scene.withheld:
         smoothed = "Smoothed for display." if scene.smoothed else ""
-        lines.append(Line(text=f"{captions.doubts(attribution)} {smoothed}".strip(), size=20, colour=QUIET))
+        lines.append(
+            Line(text=f"{captions.doubts(attribution, MOST_DOUBTS)} {smoothed}".strip(), size=20, colour=QUIET)
+        )
     return lines
 
 

@@ -87,12 +87,6 @@ def regions(values: NDArray[np.float32], level: float) -> list[Region]:
     return sorted(outer, key=lambda region: -region.area)[:MAX_REGIONS]
 
 
-def whole_image(rows: int, columns: int) -> Region:
-    """Return the outline of the image itself."""
-    points = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], dtype=np.float64)
-    return Region(points=points, area=float(rows * columns))
-
-
 def inside(region: Region, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return which pixel centres lie inside the outline, by the even-odd rule."""
     x, y = region.points[:, 0], region.points[:, 1]

@@ -1,10 +1,12 @@
-"""The measurement groups of a report: each finding, region and explanation with coordinates (TID 1410)."""
+"""What a report says of each finding, region and explanation: measurement groups (TID 1410, TID 1501), evaluations."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dicom_nodes.objects import captions, codes, contours, identity
 from dicom_nodes.objects import content_items as content
@@ -24,19 +26,21 @@ if TYPE_CHECKING:
 
 LEVEL = 0.5
 """Regions are outlined at half of the map's maximum."""
+_LABEL = 0.15
+"""Of the rows: how far labels of several findings stand apart."""
 _AREA = Code(value="42798000", scheme="SCT", meaning="Area")
 _FINDING_SITE = Code(value="363698007", scheme="SCT", meaning="Finding Site")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """One outline of an explanation; the whole image has no share of influence."""
+    """One outline of an explanation, or the image as a whole, which has neither outline nor share of influence."""
 
-    region: Region
+    region: Region | None
     index: int
     """Of the slice."""
     ordinal: int
-    share: float | None
+    share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +57,51 @@ class _Topic:
 def measurement_groups(about: Subject) -> list[Dataset]:
     """Return the groups of every finding.
 
-    The default explanation of a finding at or above its operating point gives one group per outline at half
-    maximum, each further explanation one group with its largest. Where there is nothing to outline (below the
-    operating point, no map, a map that must not be shown) the group has the whole image: some viewers drop a
-    report if any group lacks coordinates, and an outline of a part would read as a lesion.
+    The default explanation of a finding at or above its operating point gives one group per outline at half maximum
+    (TID 1410), each further explanation one group with its largest. Where there is nothing to outline (below the
+    operating point, no map, a map that must not be shown) the finding is the image's (TID 1501): an outline would
+    read as a lesion. An explanation without outline beside the default one has no group; `evaluations` tells of it.
     """
     groups = []
-    for finding in about.result.findings:
-        explained = explanations_of(about.result, finding) or (None,)
-        for place, attribution in enumerate(explained):
-            topic = _Topic(about=about, finding=finding, attribution=attribution, leading=place == 0)
+    for order, finding in enumerate(about.result.findings):
+        for topic in _topics(about, finding):
             parts = _parts(topic)
-            groups += [_group(topic, part) for part in (parts if topic.leading else parts[:1])]
+            if topic.leading:
+                groups += [_group(topic, part, order) for part in parts or [_whole(topic)]]
+            else:
+                groups += [_group(topic, part, order) for part in parts[:1]]
     return groups
+
+
+def evaluations(about: Subject) -> list[Dataset]:
+    """Return what is told of explanations that outline nothing beside the default one: verdict, reason, figures."""
+    silent = [
+        topic
+        for finding in about.result.findings
+        for topic in _topics(about, finding)
+        if not topic.leading and not _parts(topic)
+    ]
+    return [
+        content.code(dcm("130401", "Visual explanation"), _method(topic.attribution), children=_told(topic))
+        for topic in silent
+        if topic.attribution is not None
+    ]
+
+
+def _told(topic: _Topic) -> list[Dataset]:
+    """Return the verdict on an explanation with its reasons and figures, as properties of it."""
+    told = _trust(topic.attribution)
+    for item in told:
+        item.RelationshipType = content.PROPERTIES
+    return told
+
+
+def _topics(about: Subject, finding: Finding) -> list[_Topic]:
+    explained = explanations_of(about.result, finding) or (None,)
+    return [
+        _Topic(about=about, finding=finding, attribution=attribution, leading=place == 0)
+        for place, attribution in enumerate(explained)
+    ]
 
 
 def _parts(topic: _Topic) -> list[_Part]:
@@ -78,15 +114,15 @@ def _parts(topic: _Topic) -> list[_Part]:
             for region in contours.regions(contours.outlined(values), LEVEL):
                 share = float(values[contours.inside(region, values.shape)].sum(dtype=float)) / total
                 found.append(_Part(region=region, index=index, ordinal=len(found), share=share))
-    if found:
-        return found
-    index = strongest_slice(about, topic.finding)
-    whole = contours.whole_image(*about.images[index].grey.shape)
-    return [_Part(region=whole, index=index, ordinal=0, share=None)]
+    return found
 
 
-def _group(topic: _Topic, part: _Part) -> Dataset:
-    """Planar ROI Measurements and Qualitative Evaluations (TID 1410).
+def _whole(topic: _Topic) -> _Part:
+    return _Part(region=None, index=strongest_slice(topic.about, topic.finding), ordinal=0)
+
+
+def _group(topic: _Topic, part: _Part, order: int) -> Dataset:
+    """Planar ROI Measurements and Qualitative Evaluations (TID 1410), or without the ROI (TID 1501).
 
     The probability belongs to the image and the verdict to the explanation, so only the first group has them.
     """
@@ -100,14 +136,29 @@ def _group(topic: _Topic, part: _Part) -> Dataset:
         ),
         content.code(dcm("121071", "Finding"), _finding_code(finding)),
         *_explanation(attribution),
-        *([content.code(_FINDING_SITE, site)] if site else []),
-        content.outline(dcm("111030", "Image Region"), part.region.points, reference(about.headers[part.index])),
+        *([content.code(_FINDING_SITE, site, relationship=content.MODIFIER)] if site else []),
+        _place(topic, part, order),
         *(_probability(about.result, finding) if first and topic.leading else []),
         # Viewers print the first few numbers of a group beside its outline.
         *_measurements(topic, part),
         *(_trust(attribution) if first else []),
     ]
-    return content.container(dcm("125007", "Measurement Group"), items, template="1410")
+    template = "1501" if part.region is None else "1410"
+    return content.container(dcm("125007", "Measurement Group"), items, template=template)
+
+
+def _place(topic: _Topic, part: _Part, order: int) -> Dataset:
+    """Return the outline, or where a viewer may write the label of a finding that is the image's.
+
+    OHIF shows a report only if every group has coordinates, and writes a group's numbers beside them. A polyline of
+    no extent at the left edge draws nothing and claims no region; TID 1501 is extensible.
+    """
+    image = reference(topic.about.headers[part.index])
+    if part.region is not None:
+        return content.outline(dcm("111030", "Image Region"), part.region.points, image)
+    rows = topic.about.images[part.index].grey.shape[0]
+    nowhere = np.tile([0.0, rows * min(0.9, _LABEL * order)], (3, 1))
+    return content.outline(codes.private("label-place", "Place of a label; no region"), nowhere, image)
 
 
 def _identifier(topic: _Topic, part: _Part) -> str:
@@ -115,7 +166,7 @@ def _identifier(topic: _Topic, part: _Part) -> str:
     where = f", slice {part.index + 1}" if topic.about.series else ""
     if not topic.leading and attribution is not None:
         return f"{captions.method(attribution)}: {captions.trust(attribution)}{where}"
-    if part.share is not None:
+    if part.region is not None:
         return f"{finding.label}: model influence, region {part.ordinal + 1}{where}"
     return f"Whole image: {captions.verdict(finding)}{where}"
 
@@ -140,12 +191,15 @@ def _finding_code(finding: Finding) -> Code:
 def _explanation(attribution: Attribution | None) -> list[Dataset]:
     if attribution is None:
         return []
-    method = codes.method_code(attribution.method, attribution.title)
-    return [content.code(dcm("130401", "Visual explanation"), method)]
+    return [content.code(dcm("130401", "Visual explanation"), _method(attribution))]
+
+
+def _method(attribution: Attribution) -> Code:
+    return codes.method_code(attribution.method, attribution.title)
 
 
 def _probability(result: Result, finding: Finding) -> list[Dataset]:
-    threshold = codes.private("threshold", "Operating point threshold")
+    threshold = codes.private("threshold", "Operating point")
     return [
         content.number(
             dcm("111012", "Certainty of Finding"),
@@ -186,26 +240,32 @@ def _trust(attribution: Attribution | None) -> list[Dataset]:
         codes.trust_code(attribution.assessment),
         children=[content.text(reason, doubts, relationship=content.PROPERTIES)] if doubts else [],
     )
-    figures = attribution.assessment.measures if attribution.assessment else ()
+    # Viewers print a group's first five numbers: of these, where the map lies is what people understand.
+    figures = sorted(attribution.assessment.measures if attribution.assessment else (), key=_is_technical)
     return [verdict, *(_figure(measure) for measure in figures if math.isfinite(measure.value))]
 
 
+def _is_technical(measure: Measure) -> bool:
+    return measure.name != "energy-lungs"
+
+
 def _figure(measure: Measure) -> Dataset:
-    unit = codes.unit(measure.unit)
+    share = captions.is_share(measure)
+    unit, factor = (codes.PERCENT, 100.0) if share else (codes.unit(measure.unit), 1.0)
     children = []
     if measure.baseline is not None and math.isfinite(measure.baseline):
         compared = codes.private("baseline", "Value for comparison")
-        children.append(content.number(compared, measure.baseline, unit, relationship=content.PROPERTIES))
-    return content.number(codes.measure_code(measure), measure.value, unit, children=children)
+        children.append(content.number(compared, factor * measure.baseline, unit, relationship=content.PROPERTIES))
+    return content.number(codes.measure_code(measure), factor * measure.value, unit, children=children)
 
 
 def _measurements(topic: _Topic, part: _Part) -> list[Dataset]:
     """Area and share of influence of a part of the image; of the whole image they would say nothing."""
-    if part.share is None:
+    if part.region is None:
         return []
     measured = [
         content.number(
-            codes.private("influence-share", "Share of positive influence"),
+            codes.private("influence-share", "Share of influence"),
             100.0 * part.share,
             codes.PERCENT,
         )

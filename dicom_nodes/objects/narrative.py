@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from service.types import Attribution, Code, Finding, ModelIdentity, Refusal, Result
 
 RESEARCH = "Research use; not for primary diagnosis."
+_EXPLANATIONS = private("explanations", "Explanations of the model")
+_HOW_TO_READ = private("how-to-read", "How to read the maps")
+_LIMITS = private("limits", "Limits")
+_MODEL = private("model", "Model and software")
 NEGATIVE = "A finding below its operating point does not exclude disease."
 
 
@@ -30,24 +35,30 @@ class Section:
 
 def sections(subject: Subject) -> tuple[Section, ...]:
     """Tell a result: findings, explanations with their verdicts and doubts, how to read them, limits, model."""
-    return _titled(subject, explanations(subject))
+    result = subject.result
+    return _told(
+        (dcm("121070", "Findings"), findings(result)),
+        (_EXPLANATIONS, explanations(subject)),
+        (_HOW_TO_READ, how_to_read(result)),
+        (_LIMITS, limits(result)),
+        (_MODEL, (*model(result.model), *run(subject), *settings(result))),
+    )
 
 
 def short_sections(subject: Subject) -> tuple[Section, ...]:
-    """Tell the same without the figures of explanations, and without the findings, which a table tells."""
-    return _titled(subject, verdicts(subject))[1:]
-
-
-def _titled(subject: Subject, explained: tuple[str, ...]) -> tuple[Section, ...]:
+    """Tell what a page with one map needs: no figures, settings or other maps' legends, and no findings' table."""
     result = subject.result
-    told = (
-        Section(heading=dcm("121070", "Findings"), lines=findings(result)),
-        Section(heading=private("explanations", "Explanations of the model"), lines=explained),
-        Section(heading=private("how-to-read", "How to read the maps"), lines=how_to_read(result)),
-        Section(heading=private("limits", "Limits"), lines=limits(result)),
-        Section(heading=private("model", "Model and software"), lines=(*model(result.model), *run(subject))),
+    shown = dataclasses.replace(result, attributions=result.attributions[:1])
+    return _told(
+        (_EXPLANATIONS, verdicts(subject)),
+        (_HOW_TO_READ, how_to_read(shown)),
+        (_LIMITS, limits(result)),
+        (_MODEL, (*model(result.model), *run(subject))),
     )
-    return tuple(section for section in told if section.lines)
+
+
+def _told(*told: tuple[Code, tuple[str, ...]]) -> tuple[Section, ...]:
+    return tuple(Section(heading=heading, lines=lines) for heading, lines in told if lines)
 
 
 def findings(result: Result) -> tuple[str, ...]:
@@ -69,8 +80,9 @@ def explanations(subject: Subject) -> tuple[str, ...]:
 
 
 def verdicts(subject: Subject) -> tuple[str, ...]:
-    """Tell the same without figures, for a page that people read."""
-    return (*map(_verdict, subject.result.attributions), *_context(subject))
+    """Tell the same without figures, for a page that people read; what a map leaves out is told of the drawn one."""
+    attributions = subject.result.attributions
+    return (*map(_verdict, attributions[:1]), *map(_trust, attributions[1:]), *_context(subject))
 
 
 def _context(subject: Subject) -> list[str]:
@@ -116,10 +128,12 @@ def run(subject: Subject) -> tuple[str, ...]:
     """Tell which software ran when."""
     result: Result | Refusal = subject.result
     when = captions.moment(local_time(subject.header, result.created_at))
-    return (
-        f"Pipeline: {result.pipeline} {result.pipeline_version}; Pellucid {result.software_version}; {when}.",
-        *(f"{attribution.title}: {parameters(attribution)}" for attribution in subject.result.attributions),
-    )
+    return (f"Pipeline: {result.pipeline} {result.pipeline_version}; Pellucid {result.software_version}; {when}.",)
+
+
+def settings(result: Result) -> tuple[str, ...]:
+    """Tell the settings of every method."""
+    return tuple(f"{attribution.title}: {parameters(attribution)}" for attribution in result.attributions)
 
 
 def parameters(attribution: Attribution) -> str:
@@ -130,13 +144,17 @@ def parameters(attribution: Attribution) -> str:
 
 def _verdict(attribution: Attribution) -> str:
     parts = (
-        f"{captions.method(attribution)}: {captions.trust(attribution)}.",
-        captions.doubts(attribution),
+        _trust(attribution),
         captions.spread(attribution),
         captions.no_positive(attribution),
         captions.ignored_negative(attribution),
     )
     return " ".join(filter(None, parts))
+
+
+def _trust(attribution: Attribution) -> str:
+    verdict = f"{captions.method(attribution)}: {captions.trust(attribution)}."
+    return f"{verdict} {captions.doubts(attribution)}".strip()
 
 
 def _figures(attribution: Attribution) -> str:

@@ -10,6 +10,7 @@ from PIL import ImageDraw
 
 from dicom_nodes.objects import captions, colour, subject
 from dicom_nodes.objects.derived import local_time
+from dicom_nodes.objects.orientation import NOT_STATED, edges
 from dicom_nodes.objects.panels import (
     LARGEST_PANEL,
     LEVELS,
@@ -34,6 +35,10 @@ GAP = 8
 WHITE = (235, 235, 235)
 QUIET = (170, 170, 170)
 AMBER = (255, 191, 71)
+SIDES = 40
+"""Rows above a film for the letters of its left and right edge."""
+MOST_DOUBTS = 2
+"""Reasons beside a film, the gravest first; where a map is not drawn there is room for more."""
 _SCALE_WIDTH = 110
 _SHORTEST_SCALE = 200
 """Below this height four labels beside a colour scale would overlap; the caption names the levels anyway."""
@@ -61,7 +66,7 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
     header = fit(_header(scene), total, above=corners)
     titles = [fit(lines, width) for lines in _titles(scene)]
     footer = fit(footer_lines(scene), total)
-    top = header.height + max(strip.height for strip in titles)
+    top = header.height + max(strip.height for strip in titles) + SIDES
     canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height + corners * 2 // 3)))
     canvas.paste(plain_panel(scene, (width, height)), (0, top))
     films: list[Box] = [(0, top, width, top + height)]
@@ -75,6 +80,8 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
         films.append((right, top, right + width, top + height))
     for strip, left in zip(titles, (0, right), strict=True):
         boxes += strip.draw(pen, left, header.height)
+    for film in films:
+        boxes += draw_sides(pen, scene, film)
     if with_scale:
         boxes += _draw_scale(canvas, 2 * width + GAP, top, bar, height)
     return Rendering(picture=np.asarray(canvas, dtype=np.uint8), films=tuple(films), texts=tuple(boxes))
@@ -93,7 +100,7 @@ def withheld_lines(scene: Scene) -> list[Line]:
         return []
     return [
         Line(text=f"{captions.method(attribution)} is not shown.", size=28, colour=AMBER),
-        Line(text=captions.doubts(attribution), size=24, colour=WHITE),
+        Line(text=captions.doubts(attribution, 2 * MOST_DOUBTS), size=24, colour=WHITE),
         Line(text="The probability above does not depend on this map.", size=22, colour=QUIET),
     ]
 
@@ -113,11 +120,15 @@ def _header(scene: Scene) -> list[Line]:
 
 def _titles(scene: Scene) -> tuple[list[Line], list[Line]]:
     place = f", {scene.place[0].lower()}{scene.place[1:]}" if scene.place else ""
-    left = [Line(text=f"Original{place}. {captions.orientation(scene.header)}", size=22, colour=QUIET)]
+    left = [Line(text=f"Original{place}", size=22, colour=QUIET)]
+    if edges(scene.header) is None:
+        left.append(Line(text=NOT_STATED, size=22, colour=AMBER))
     attribution = scene.attribution
     if attribution is None:
         return left, [Line(text="No explanation was computed", size=22, colour=QUIET)]
-    trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution)}"
+    if scene.withheld:
+        return left, [Line(text=drawn(scene), size=22, colour=QUIET)]
+    trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution, MOST_DOUBTS)}"
     verdict = Line(text=trust, size=22, colour=trust_colour(attribution))
     return left, [Line(text=drawn(scene), size=22, colour=QUIET), verdict]
 
@@ -152,6 +163,20 @@ def footer_lines(scene: Scene) -> list[Line]:
         Line(text=f"{captions.model(result)}   {when}", size=22, colour=QUIET),
         Line(text=" ".join(filter(None, notes)), size=22, colour=WHITE),
     ]
+
+
+def draw_sides(pen: ImageDraw.ImageDraw, scene: Scene, film: Box) -> list[Box]:
+    """Write which side is which above the corners of a film, where the source states it."""
+    stated, size = edges(scene.header), SIDES - 8
+    if stated is None:
+        return []
+    left, top, right, _ = film
+    margin = min(16, (right - left) // 8)
+    boxes = [_label(pen, stated.left, left + margin, top - SIDES, size)]
+    if right - left > 4 * size:
+        width = round(text_width(stated.right, size))
+        boxes.append(_label(pen, stated.right, right - margin - width, top - SIDES, size))
+    return boxes
 
 
 def _draw_scale(canvas: Picture.Image, left: int, top: int, width: int, height: int) -> list[Box]:

@@ -20,6 +20,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, Paragraph, Spacer, Table
 
 from dicom_nodes.objects import captions, narrative
+from dicom_nodes.objects.orientation import NOT_STATED, edges
 from dicom_nodes.objects.overlay import drawn
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import default_scene
@@ -37,7 +38,9 @@ _HEIGHT = A4[1] - 2 * _MARGIN
 _GAP = 8.0
 _PANEL = 900
 """Pixels a side: some 250 a inch on paper."""
-_SMALLEST_FILM = 150.0
+_SIDES = 12.0
+"""Points above the films for the letters of their left and right edges."""
+_SMALLEST_FILM = 220.0
 """Points; films may shrink to this before words do."""
 _SIZES = (8.5, 8.0, 7.5, 7.0, 6.5, 6.0, 5.5, 5.0)
 _REGULAR, _BOLD = "Vera", "VeraBd"
@@ -95,7 +98,8 @@ def _below(about: Subject, size: float) -> list[Flowable]:
 def _legend(scene: Scene) -> str:
     shown = _sentence(drawn(scene)) or "No explanation was computed."
     place = f" ({scene.place[0].lower()}{scene.place[1:]})" if scene.place else ""
-    return f"Left: the image as sent{place}. {captions.orientation(scene.header)} Right: {shown}"
+    sides = "" if edges(scene.header) else f"{NOT_STATED} "
+    return f"Left: the image as sent{place}. {sides}Right: {shown}"
 
 
 def _table(findings: tuple[Finding, ...], size: float) -> Table:
@@ -134,21 +138,29 @@ def _draw_films(canvas: Canvas, scene: Scene, top: float, room: float) -> float:
     """Draw the film as sent and with its explanation; returns where they end."""
     size = scene_size(scene, _PANEL)
     side = (_WIDTH - _GAP) / 2
-    scale = min(side / size[0], room / size[1])
+    scale = min(side / size[0], (room - _SIDES) / size[1])
     width, height = float(size[0] * scale), float(size[1] * scale)
-    canvas.drawImage(_jpeg(plain_panel(scene, size)), _MARGIN, top - height, width, height)
-    left = _MARGIN + side + _GAP
+    top -= _SIDES
+    first = _MARGIN + side - width
+    canvas.drawImage(_jpeg(plain_panel(scene, size)), first, top - height, width, height)
+    _draw_sides(canvas, scene, first, width, top + 0.2 * _SIDES)
+    second = _MARGIN + side + _GAP
     if scene.withheld:
-        words = _paragraph(f"{drawn(scene)}. {_doubts(scene)}", _SIZES[0], warning=True)
+        words = _paragraph(f"{drawn(scene)}: its checks failed, see below.", _SIZES[0], warning=True)
         _, tall = words.wrap(side, height)
-        words.drawOn(canvas, left, top - tall)
+        words.drawOn(canvas, second, top - tall)
     else:
-        canvas.drawImage(_jpeg(explained_panel(scene, size)), left, top - height, width, height)
+        canvas.drawImage(_jpeg(explained_panel(scene, size)), second, top - height, width, height)
+        _draw_sides(canvas, scene, second, width, top + 0.2 * _SIDES)
     return top - height
 
 
-def _doubts(scene: Scene) -> str:
-    return captions.doubts(scene.attribution) if scene.attribution is not None else ""
+def _draw_sides(canvas: Canvas, scene: Scene, left: float, width: float, bottom: float) -> None:
+    stated = edges(scene.header)
+    if stated is not None:
+        canvas.setFont(_BOLD, 0.8 * _SIDES)
+        canvas.drawString(left, bottom, stated.left)
+        canvas.drawRightString(left + width, bottom, stated.right)
 
 
 def _jpeg(picture: Picture) -> ImageReader:

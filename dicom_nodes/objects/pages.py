@@ -32,9 +32,7 @@ def render_pages(about: Subject, *, largest: int = LARGEST_PANEL) -> Pages:
     """Draw the default explanation large, then further findings or slices, then the methods side by side."""
     large = large_scenes(about)
     drawn = [render_scene(scene, largest) for scene in large]
-    width = max(page.picture.shape[1] for page in drawn)
-    height = max(page.picture.shape[0] for page in drawn)
-    compared = [page for scenes in compared_scenes(about) for page in render_comparison(scenes, width, height)]
+    compared = [page for scenes in compared_scenes(about) for page in render_comparison(scenes, largest)]
     # The comparison must not fall off the end of a series with many slices.
     kept = [*drawn[: max(1, MOST - len(compared))], *compared][:MOST]
     return Pages(first=large[0], renderings=_of_one_size(kept))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationSta
 
 from dicom_nodes.objects import captions, contours, subject
 from dicom_nodes.objects.anatomy import add_body_part
-from dicom_nodes.objects.attributes import items, number, numbers, spacing, text
+from dicom_nodes.objects.attributes import aspect_ratio, items, number, numbers, spacing, text
 from dicom_nodes.objects.derived import Kind, reference, start
 from dicom_nodes.objects.grey import Window, is_inverted, shown_by
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
@@ -31,8 +33,13 @@ KIND = "presentation-state"
 SERIES_NUMBER = 9005
 _NEUTRAL = 32896
 """Of a* and b* in the 16-bit coding of CIELab (PS3.3 C.10.7.1.1)."""
-_LINE_HEIGHT = 0.025
-"""Of the displayed area; the caption stands along its lower edge, where a film has least to tell."""
+_WHITE = 65535
+_LINE = 0.024
+"""Height of a line of the caption, as a share of the film's longer side."""
+_CHARACTER = 0.55
+"""Width of a character over the height of its line, about."""
+_FEWEST = 24
+"""Characters that a line must hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +99,12 @@ def _build(about: Subject) -> Dataset:
     del dataset.ContentDate, dataset.ContentTime
     add_body_part(scenes[0].header, dataset)
     dataset.ReferencedSeriesSequence = [_referenced(about, scenes)]
-    dataset.DisplayedAreaSelectionSequence = [_displayed_area(scenes)]
+    captions_below = _Caption.under(scenes)
+    dataset.DisplayedAreaSelectionSequence = [_displayed_area(scenes, captions_below)]
     dataset.GraphicLayerSequence = _layers()
-    dataset.GraphicAnnotationSequence = [_annotation(shown, layer) for shown in scenes for layer in _used(shown)]
+    dataset.GraphicAnnotationSequence = [
+        _annotation(shown, layer, captions_below) for shown in scenes for layer in _used(shown)
+    ]
     _add_modality_lut(scenes[0].header, dataset)
     dataset.SoftcopyVOILUTSequence = [_voi(shown) for shown in scenes]
     # IDENTITY on MONOCHROME1 would show the film inverted (PS3.3 C.11.6.1.2).
@@ -116,14 +126,43 @@ def _referenced(about: Subject, scenes: list[Scene]) -> Dataset:
     return item
 
 
-def _displayed_area(scenes: list[Scene]) -> Dataset:
-    """Show the whole image (PS3.3 C.10.4): corners are pixels, counted from 1, in column and row."""
+@dataclass(frozen=True, kw_only=True)
+class _Caption:
+    """A strip below the film for the words, so that none of them covers anatomy."""
+
+    rows: int
+    """Of the film."""
+    strip: int
+    """Rows of the displayed area below it."""
+    line: float
+    """Height of a line as a share of the displayed area."""
+    characters: int
+    """That fit a line."""
+
+    @classmethod
+    def under(cls, scenes: list[Scene]) -> _Caption:
+        """Make room for the longest caption of these scenes, which share a grid."""
+        rows, columns = scenes[0].image.grey.shape
+        aspect = aspect_ratio(scenes[0].header)
+        # On a narrow image lines are lower, so that words still fit them.
+        line = min(_LINE * max(rows * aspect, columns), columns / (_CHARACTER * _FEWEST))
+        characters = int(0.98 * columns / (_CHARACTER * line))
+        lines = max(len(_lines(shown, characters)) for shown in scenes)
+        strip = math.ceil((lines + 0.5) * line / aspect)
+        return cls(rows=rows, strip=strip, line=line / aspect / (rows + strip), characters=characters)
+
+
+def _displayed_area(scenes: list[Scene], caption: _Caption) -> Dataset:
+    """Show the whole image and the strip below it (PS3.3 C.10.4).
+
+    Corners are pixels, counted from 1, in column and row; they may lie outside the image.
+    """
     header, image = scenes[0].header, scenes[0].image
     rows, columns = image.grey.shape
     item = Dataset()
     item.ReferencedImageSequence = [reference(shown.header) for shown in scenes]
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
-    item.DisplayedAreaBottomRightHandCorner = [columns, rows]
+    item.DisplayedAreaBottomRightHandCorner = [columns, rows + caption.strip]
     item.PresentationSizeMode = "SCALE TO FIT"
     distances = spacing(header, "PixelSpacing", "ImagerPixelSpacing")
     if distances:
@@ -141,6 +180,7 @@ def _layers() -> list[Dataset]:
         item = Dataset()
         item.GraphicLayer = layer.name
         item.GraphicLayerOrder = order
+        item.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE
         item.GraphicLayerRecommendedDisplayCIELabValue = list(layer.colour)
         item.GraphicLayerDescription = layer.description
         layers.append(item)
@@ -153,12 +193,12 @@ def _used(shown: Scene) -> list[_Layer]:
     return [*lined, _CAPTION]
 
 
-def _annotation(shown: Scene, layer: _Layer) -> Dataset:
+def _annotation(shown: Scene, layer: _Layer, caption: _Caption) -> Dataset:
     item = Dataset()
     item.ReferencedImageSequence = [reference(shown.header)]
     item.GraphicLayer = layer.name
     if layer is _CAPTION:
-        item.TextObjectSequence = _texts(shown)
+        item.TextObjectSequence = _texts(shown, caption)
     else:
         level = next(level for level, each in _LAYERS.items() if each is layer)
         item.GraphicObjectSequence = [_line(region) for region in contours.regions(shown.magnitude, level)]
@@ -177,19 +217,23 @@ def _line(region: contours.Region) -> Dataset:
     return item
 
 
-def _texts(shown: Scene) -> list[Dataset]:
-    lines = [line for line in _caption(shown) if line]
+def _texts(shown: Scene, caption: _Caption) -> list[Dataset]:
     texts = []
-    for place, line in enumerate(lines):
-        top = 0.995 - _LINE_HEIGHT * (len(lines) - place)
+    top = (caption.rows + 0.25 * caption.line * (caption.rows + caption.strip)) / (caption.rows + caption.strip)
+    for place, line in enumerate(_lines(shown, caption.characters)):
+        upper = top + place * caption.line
         item = Dataset()
         item.BoundingBoxAnnotationUnits = "DISPLAY"
         item.UnformattedTextValue = line[:1024]
-        item.BoundingBoxTopLeftHandCorner = [0.01, round(top, 4)]
-        item.BoundingBoxBottomRightHandCorner = [0.99, round(top + _LINE_HEIGHT, 4)]
+        item.BoundingBoxTopLeftHandCorner = [0.01, round(upper, 5)]
+        item.BoundingBoxBottomRightHandCorner = [0.99, round(min(1.0, upper + caption.line), 5)]
         item.BoundingBoxTextHorizontalJustification = "LEFT"
         texts.append(item)
     return texts
+
+
+def _lines(shown: Scene, characters: int) -> list[str]:
+    return [part for line in _caption(shown) for part in textwrap.wrap(line, characters)]
 
 
 def _caption(shown: Scene) -> list[str]:

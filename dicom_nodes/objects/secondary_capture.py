@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pydicom.uid import (
 
 from dicom_nodes.objects import captions, codes, subject
 from dicom_nodes.objects.anatomy import add_anatomy
-from dicom_nodes.objects.attributes import spacing, text, texts
+from dicom_nodes.objects.attributes import macro, spacing, text, texts
 from dicom_nodes.objects.derived import Kind, reference, start
 from dicom_nodes.objects.pages import render_first, render_pages
 from dicom_nodes.objects.panels import LARGEST_PANEL
@@ -43,11 +44,13 @@ SERIES_NUMBER = 9001
 MAX_JPEG_BYTES = 900_000
 """Of all pages together: with the header, and a reference to each slice of a long series, below 1 MB."""
 _QUALITIES = (90, 80, 70, 60, 50)
-_PANELS = (LARGEST_PANEL, 640, 512)
+_PANELS = (LARGEST_PANEL, 832, 640, 512)
 """Sides of panels to try until the pages are small enough."""
 _HOPELESS = 2.5
 """The lowest quality makes files about half as large as the highest: beyond that only smaller panels help."""
 _PAGE_NUMBER_VECTOR = 0x00182001
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_MODALITY = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
 @tolerant()
@@ -137,8 +140,7 @@ def _common(about: Subject, pages: Pages, name: str, transfer_syntax: str) -> Fi
         name=name,
         sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage,
         transfer_syntax_uid=transfer_syntax,
-        # OT keeps hanging protocols, and other readers of radiographs, from taking the picture for a film.
-        modality="OT",
+        modality=_modality(source),
         series_number=SERIES_NUMBER,
         series_description=f"AI heatmap ({about.result.pipeline})",
     )
@@ -155,6 +157,15 @@ def _common(about: Subject, pages: Pages, name: str, transfer_syntax: str) -> Fi
     comments = (f"{captions.verdict(finding)}.", captions.NOT_FOR_DIAGNOSIS, captions.replaces(about.result))
     dataset.ImageComments = " ".join(filter(None, comments))
     return dataset
+
+
+def _modality(source: Dataset) -> str:
+    """Return what originally acquired the data, which is how PS3.3 C.8.6.1 defines Modality of a Secondary Capture.
+
+    OT, the term for nothing of the kind, makes OHIF open its player, and makes a worklist's list of modalities longer.
+    """
+    stated = text(source, "Modality").upper()
+    return stated if _MODALITY.fullmatch(stated) else "OT"
 
 
 def burned_in(source: Dataset) -> str:
@@ -200,27 +211,30 @@ def _add_pixels(dataset: Dataset, pages: Pages) -> None:
 
 
 def _add_spacing(dataset: Dataset, pages: Pages) -> None:
-    """Write the spacing of the drawn film, in the attribute that keeps the source's meaning.
+    """Write the spacing of the drawn films in the attributes that the source has, so that they mean what they meant.
 
-    Pixel Spacing is the patient's or calibrated, Imager Pixel Spacing the detector's (PS3.3 10.7.1.3); the
-    latter becomes Nominal Scanned Pixel Spacing, which claims no calibration either. Pages whose films are of
-    different scale have no spacing in common, and a wrong distance is worse than none.
+    Pixel Spacing is the patient's or calibrated, Imager Pixel Spacing the detector's; equal ones say that nothing was
+    corrected (PS3.3 10.7.1.3). Where the source has the detector's alone it is written as both: viewers measure by
+    Pixel Spacing, and a distance on the picture is then what the same viewer measures on the film. The films of all
+    pages have one scale; should they ever not, no distance is better than a wrong one.
     """
     image, source = pages.first.image, pages.first.header
     sizes = {(film[2] - film[0], film[3] - film[1]) for page in pages.renderings for film in page.films}
-    if image.pixel_spacing_mm is None or len(sizes) != 1:
+    if len(sizes) != 1:
         return
     ((width, height),) = sizes
     rows, columns = image.grey.shape
-    row_mm, column_mm = image.pixel_spacing_mm
-    scaled = [_decimal(row_mm * rows / height), _decimal(column_mm * columns / width)]
-    if spacing(source, "PixelSpacing") and len(pages.renderings) == 1:
-        dataset.PixelSpacing = scaled
+    measures = macro(source, "PixelMeasuresSequence")
+    found = {keyword: spacing(measures, keyword) for keyword in _SPACINGS}
+    found["PixelSpacing"] = found["PixelSpacing"] or found["ImagerPixelSpacing"]
+    for keyword, distances in found.items():
+        if distances is not None:
+            scaled = [_decimal(distances[0] * rows / height), _decimal(distances[1] * columns / width)]
+            setattr(dataset, keyword, scaled)
+    if spacing(source, "PixelSpacing"):
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             if text(source, keyword):
                 setattr(dataset, keyword, text(source, keyword))
-    else:
-        dataset.NominalScannedPixelSpacing = scaled
 
 
 def _decimal(value: float) -> str:

@@ -16,7 +16,7 @@ from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import Kind, start
 from dicom_nodes.objects.image_library import image_library
-from dicom_nodes.objects.measurement_groups import measurement_groups
+from dicom_nodes.objects.measurement_groups import evaluations, measurement_groups
 from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.report_document import add_document, language, observer, procedure_reported
 from service.types import Code
@@ -101,7 +101,7 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
             procedure_reported(about.images[0]),
             image_library(about),
             content.container(dcm("126010", "Imaging Measurements"), measurement_groups(about)),
-            content.container(_QUALITATIVE, _evaluations(about)),
+            content.container(_QUALITATIVE, [*evaluations(about), *_words(about)]),
         ],
         template="1500",
         relationship="",
@@ -110,7 +110,7 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
     return dataset
 
 
-def _evaluations(about: Subject) -> list[Dataset]:
+def _words(about: Subject) -> list[Dataset]:
     """Every finding, every explanation with its doubts, how to read a region, limits, model."""
     comment = dcm("121106", "Comment")
     regions = "Regions outline where the map is at or above 50 % of its maximum."

@@ -39,14 +39,14 @@ class Strip:
 
     @property
     def height(self) -> int:
-        """Pixels, with a margin above and below."""
+        """Pixels, with half a margin above and below."""
         return self.above + sum(_leading(line.size) for line in self.lines) + _margin(self.width)
 
     def draw(self, canvas: ImageDraw, left: int, top: int) -> list[tuple[int, int, int, int]]:
         """Draw the lines below `top`; returns the box of each as (left, top, right, bottom)."""
         boxes = []
         y = top + self.above + _margin(self.width) // 2
-        x = left + _margin(self.width) // 2
+        x = left + _indent(self.width)
         for line in self.lines:
             canvas.text((x, y), line.text, fill=line.colour, font=font(line.size))
             ends = canvas.textbbox((x, y), line.text, font=font(line.size))
@@ -66,7 +66,7 @@ def corner_rows(width: int) -> int:
 
 def fit(lines: Sequence[Line], width: int, *, above: int = 0) -> Strip:
     """Wrap each line at spaces to `width` pixels; a word that is wider by itself shrinks its line."""
-    room = width - _margin(width)
+    room = width - 2 * _indent(width)
     wrapped = [part for line in lines if line.text.strip() for part in _wrap(line, room)]
     return Strip(lines=tuple(wrapped), width=width, above=above)
 
@@ -122,3 +122,8 @@ def _leading(size: int) -> int:
 
 def _margin(width: int) -> int:
     return max(8, width // 60)
+
+
+def _indent(width: int) -> int:
+    """Return what stays free at either side: the same for a page and for a panel of it, so that words line up."""
+    return max(4, min(16, width // 60))

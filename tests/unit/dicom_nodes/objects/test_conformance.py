@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, MRImageStorage, RLELossless
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MRImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 from require import require_tool
 
 from dicom_nodes.objects import (
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     Save = Callable[[Dataset], Path]
     Results = Callable[..., Result]
 
+PICTURES = (SecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage)
 TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -67,6 +75,7 @@ SOURCES: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "empty study id": (TALL, {"StudyID": ""}),
     "pixel spacing": (TALL, {"PixelSpacing": ["0.143", "0.143"]}),
     "imager spacing": (TALL, {"ImagerPixelSpacing": ["0.143", "0.143"]}),
+    "no modality": (TALL, {"Modality": None}),
     "aspect": (TALL, {"PixelAspectRatio": ["2", "1"]}),
     "no body part": (TALL, {"BodyPartExamined": None, "PatientOrientation": None}),
     "paired body part": (TALL, {"BodyPartExamined": "KNEE", "Laterality": "L"}),
@@ -134,7 +143,7 @@ def check(paths: list[Path], header: Dataset) -> None:
         errors = [line for line in said.stderr.splitlines() + said.stdout.splitlines() if line.startswith("Error")]
         assert errors == [], path.name
         written = dcmread(path)
-        if written.Modality == "OT":
+        if written.SOPClassUID in PICTURES:
             check_picture(path)
         elif written.Modality in {"SR", "KO"}:
             dump = run("dsrdump", str(path))

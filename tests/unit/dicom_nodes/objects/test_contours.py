@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicom_nodes.objects.contours import MAX_POINTS, MAX_REGIONS, inside, magnitude, outlined, regions, whole_image
+from dicom_nodes.objects.contours import MAX_POINTS, MAX_REGIONS, inside, magnitude, outlined, regions
 
 
 def disc(rows: int, columns: int, centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -91,9 +91,3 @@ def test_inside_agrees_with_the_level_set() -> None:
     values = disc(120, 90, (60, 40), 20)
     (region,) = regions(values, 0.5)
     assert np.mean(inside(region, values.shape) != (values >= 0.5)) < 0.005
-
-
-def test_the_whole_image_holds_every_pixel() -> None:
-    region = whole_image(5, 7)
-    assert inside(region, (5, 7)).all()
-    assert region.points.max(axis=0).tolist() == [7, 5]

@@ -141,8 +141,9 @@ def test_both_levels_have_a_layer_and_the_inner_lies_inside(source: Make, saved:
 def test_a_negative_film_has_a_caption_and_no_line(source: Make, saved: Save, result: Results) -> None:
     dataset = state(saved(source(RAMP)), result, probability=0.1)
     assert lines(dataset, "AI_50") == []
-    assert captions(dataset)[0] == "Pneumonia not indicated (below operating point): 10.0 %"
-    assert "not for primary diagnosis" in captions(dataset)[-1]
+    said = " ".join(captions(dataset))
+    assert "Pneumonia not indicated (below operating point): 10.0 %" in said
+    assert "not for primary diagnosis" in said
 
 
 def test_a_map_that_failed_is_not_drawn_and_the_caption_says_why(source: Make, saved: Save, several: Results) -> None:
@@ -151,16 +152,46 @@ def test_a_map_that_failed_is_not_drawn_and_the_caption_says_why(source: Make, s
     failed = type(result)(**{**vars(result), "attributions": result.attributions[1:2]})
     dataset = build(read.header, read.image, failed)
     assert lines(dataset, "AI_50") == []
-    assert any("not shown. Deleting its parts changes nothing." in text for text in captions(dataset))
+    assert "not shown. Deleting its parts changes nothing." in " ".join(captions(dataset))
 
 
 def test_the_whole_film_is_displayed_with_its_spacing(source: Make, saved: Save, result: Results) -> None:
     (area,) = state(saved(source(RAMP, ImagerPixelSpacing=["0.2", "0.1"])), result).DisplayedAreaSelectionSequence
     assert list(area.DisplayedAreaTopLeftHandCorner) == [1, 1]
-    assert list(area.DisplayedAreaBottomRightHandCorner) == [64, 80]
+    columns, rows = area.DisplayedAreaBottomRightHandCorner
+    assert columns == 64
+    assert rows > 80
     assert [float(value) for value in area.PresentationPixelSpacing] == [0.2, 0.1]
     (area,) = state(saved(source(RAMP, PixelAspectRatio=["2", "1"])), result).DisplayedAreaSelectionSequence
     assert list(area.PresentationPixelAspectRatio) == [2, 1]
+
+
+@pytest.mark.parametrize("shape", [(800, 640), (300, 900), (900, 200)])
+@pytest.mark.parametrize("aspect", [None, ["2", "1"], ["1", "2"]])
+def test_no_word_of_the_caption_lies_on_the_film(
+    source: Make, saved: Save, several: Results, shape: tuple[int, int], aspect: list[str] | None
+) -> None:
+    read = read_image(saved(source(np.zeros(shape, dtype=np.uint8), PixelAspectRatio=aspect)))
+    dataset = build(read.header, read.image, several(shape))
+    (area,) = dataset.DisplayedAreaSelectionSequence
+    displayed = area.DisplayedAreaBottomRightHandCorner[1]
+    boxes = [
+        (text.BoundingBoxTopLeftHandCorner[1], text.BoundingBoxBottomRightHandCorner[1], text.UnformattedTextValue)
+        for item in dataset.GraphicAnnotationSequence
+        for text in item.get("TextObjectSequence", ())
+    ]
+    assert len(boxes) >= 3
+    for (upper, lower, _), (following, _, _) in zip(boxes, [*boxes[1:], (1.0, 1.0, "")], strict=True):
+        assert shape[0] <= upper * displayed < lower * displayed <= displayed
+        assert lower <= following + 1e-4
+    # At the height of its line no text is wider than the area: a character is about half as wide as high.
+    high = (boxes[0][1] - boxes[0][0]) * displayed * (2 if aspect == ["2", "1"] else 0.5 if aspect else 1)
+    assert all(0.5 * high * len(words) <= shape[1] for _, _, words in boxes if " " in words)
+
+
+def test_layers_name_a_grey_for_screens_without_colour(source: Make, saved: Save, result: Results) -> None:
+    layers = state(saved(source(RAMP)), result).GraphicLayerSequence
+    assert {layer.GraphicLayerRecommendedDisplayGrayscaleValue for layer in layers} == {65535}
 
 
 def test_a_colour_source_is_refused(source: Make, saved: Save, result: Results) -> None:

@@ -127,7 +127,7 @@ def test_it_lies_in_the_study_in_a_series_of_its_own(source: Make, saved: Save, 
     dataset = build(read.header, read.image, result(read.image))
     assert dataset.StudyInstanceUID == read.header.StudyInstanceUID
     assert dataset.SeriesInstanceUID != read.header.SeriesInstanceUID
-    assert (dataset.Modality, dataset.SeriesNumber) == ("OT", 9001)
+    assert (dataset.Modality, dataset.SeriesNumber) == ("CR", 9001)
     assert dataset.SeriesDescription == "AI heatmap (chest-xray-pneumonia)"
     assert dataset.ImageType == ["DERIVED", "SECONDARY"]
     assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == read.header.SOPInstanceUID
@@ -164,32 +164,38 @@ def test_dates_are_in_the_zone_of_the_settings_where_the_source_names_none(
     assert (dataset.ContentDate, dataset.ContentTime) == ("20261123", "163509")
 
 
+CALIBRATED = {"PixelSpacing": ["0.2", "0.2"], "ImagerPixelSpacing": ["0.25", "0.25"]}
+
+
 @pytest.mark.parametrize(
-    ("attributes", "keyword"),
+    ("attributes", "expected"),
     [
-        ({"PixelSpacing": ["0.2", "0.2"]}, "PixelSpacing"),
-        ({"ImagerPixelSpacing": ["0.2", "0.2"]}, "NominalScannedPixelSpacing"),
+        ({"PixelSpacing": ["0.2", "0.2"]}, {"PixelSpacing": 0.2}),
+        # Equal ones say that nothing was corrected: the distance is the detector's, as the source's is.
+        ({"ImagerPixelSpacing": ["0.2", "0.2"]}, {"PixelSpacing": 0.2, "ImagerPixelSpacing": 0.2}),
+        (CALIBRATED, {"PixelSpacing": 0.2, "ImagerPixelSpacing": 0.25}),
+        ({"NominalScannedPixelSpacing": ["0.2", "0.2"]}, {"NominalScannedPixelSpacing": 0.2}),
     ],
 )
-def test_a_distance_measured_on_the_picture_is_right(
-    source: Make, saved: Save, result: Results, attributes: dict[str, list[str]], keyword: str
+def test_a_distance_measured_on_the_picture_is_the_films_own(
+    source: Make, saved: Save, result: Results, attributes: dict[str, list[str]], expected: dict[str, float]
 ) -> None:
     read = read_image(saved(source(np.zeros((2000, 1500), dtype=np.uint8), **attributes)))
     dataset = build(read.header, read.image, result(read.image))
-    rendering = render(read.header, read.image, result(read.image))
-    left, top, right, bottom = rendering.original
-    row_mm, column_mm = (float(value) for value in dataset[keyword].value)
-    assert (bottom - top) * row_mm == pytest.approx(2000 * 0.2)
-    assert (right - left) * column_mm == pytest.approx(1500 * 0.2)
-    others = {"PixelSpacing", "NominalScannedPixelSpacing"} - {keyword}
-    assert not any(other in dataset for other in others)
+    left, top, right, bottom = render(read.header, read.image, result(read.image)).original
+    for keyword, millimetres in expected.items():
+        row_mm, column_mm = (float(value) for value in dataset[keyword].value)
+        assert (bottom - top) * row_mm == pytest.approx(2000 * millimetres)
+        assert (right - left) * column_mm == pytest.approx(1500 * millimetres)
+    keywords = {"PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"}
+    assert {keyword for keyword in keywords if keyword in dataset} == set(expected)
 
 
 def test_without_spacing_none_is_invented(source: Make, saved: Save, result: Results) -> None:
     read = read_image(saved(source()))
     dataset = build(read.header, read.image, result(read.image))
-    assert "PixelSpacing" not in dataset
-    assert "NominalScannedPixelSpacing" not in dataset
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        assert keyword not in dataset
 
 
 @pytest.mark.parametrize(("declared", "expected"), [("NO", "NO"), ("YES", "YES"), (None, "YES")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pydicom.sr.coding import Code
 from dicom_nodes.objects.read import read_header, read_image
 from dicom_nodes.objects.structured_report import build, build_comprehensive, build_enhanced
 from dicom_nodes.objects.write import to_bytes
-from service.types import OutboxObject
+from service.types import Measure, OutboxObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +52,16 @@ def report(path: Path, result: Results, **arguments: object) -> Dataset:
 
 def groups(dataset: Dataset) -> list[Dataset]:
     return named(dataset, "125007")
+
+
+def assert_claims_no_region(group: Dataset) -> None:
+    """The group is the image's (TID 1501); what it has in coordinates has no extent and is no Image Region."""
+    assert group.ContentTemplateSequence[0].TemplateIdentifier == "1501"
+    assert named(group, "111030") == []
+    (place,) = named(group, "label-place")
+    points = np.array(place.GraphicData).reshape(-1, 2)
+    assert np.ptp(points, axis=0).tolist() == [0, 0]
+    assert points[0, 0] == 0
 
 
 def test_building_twice_gives_equal_bytes(source: Make, saved: Save, result: Results) -> None:
@@ -99,7 +110,7 @@ def test_every_measurement_group_has_coordinates_on_the_source(
     written = report(path, result, probability=probability)
     assert groups(written)
     for group in groups(written):
-        (region,) = named(group, "111030")
+        (region,) = [item for item in walk(group) if item.ValueType == "SCOORD"]
         (image,) = region.ContentSequence
         assert image.RelationshipType == "SELECTED FROM"
         referenced = image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
@@ -111,8 +122,7 @@ def test_below_the_operating_point_no_part_is_outlined_and_no_disease_named(
 ) -> None:
     written = report(saved(source()), result, probability=0.1)
     (group,) = groups(written)
-    (region,) = named(group, "111030")
-    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+    assert_claims_no_region(group)
     (finding,) = named(group, "121071")
     assert finding.ConceptCodeSequence[0].CodeMeaning == "Pneumonia not indicated"
     (evaluation,) = named(group, "233604007")
@@ -121,8 +131,18 @@ def test_below_the_operating_point_no_part_is_outlined_and_no_disease_named(
 
 def test_a_map_without_positive_values_refers_to_the_whole_image(source: Make, saved: Save, result: Results) -> None:
     written = report(saved(source()), result, attribution=np.full((48, 40), -1, dtype=np.float32))
-    (region,) = named(written, "111030")
-    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+    (group,) = groups(written)
+    assert_claims_no_region(group)
+
+
+def test_labels_of_several_negative_findings_stand_apart(source: Make, saved: Save, result: Results) -> None:
+    read = read_image(saved(source()))
+    one = result(read.image, probability=0.1)
+    other = dataclasses.replace(one.findings[0], label="Effusion")
+    two = dataclasses.replace(one, findings=(*one.findings, other))
+    first, second = groups(build(read.header, read.image, two))
+    places = [named(group, "label-place")[0].GraphicData[1] for group in (first, second)]
+    assert places == [0, pytest.approx(0.15 * 48)]
 
 
 def test_the_probability_is_told_once_for_several_regions(source: Make, saved: Save, result: Results) -> None:
@@ -169,18 +189,19 @@ def test_private_concepts_declare_their_scheme(source: Make, saved: Save, result
     assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeUID[:5]) == ("99PELLUCID", "2.25.")
 
 
-def test_each_explanation_has_a_group_with_its_verdict_and_figures(source: Make, saved: Save, several: Results) -> None:
+def test_each_explanation_with_an_outline_has_a_group_with_its_verdict_and_figures(
+    source: Make, saved: Save, several: Results
+) -> None:
     read = read_image(saved(source()))
     written = build(read.header, read.image, several(read.image.grey.shape))
     found = groups(written)
     assert [named(group, "112039")[0].TextValue for group in found] == [
         "Pneumonia: model influence, region 1",
-        "LIME for Pneumonia: not shown",
         "RISE for Pneumonia: reliable by its measures",
     ]
-    assert len({named(group, "112040")[0].UID for group in found}) == 3
+    assert len({named(group, "112040")[0].UID for group in found}) == 2
     verdicts = [named(group, "trust")[0] for group in found]
-    assert [item.ConceptCodeSequence[0].CodeValue for item in verdicts] == ["caution", "not-shown", "reliable"]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in verdicts] == ["caution", "reliable"]
     assert verdicts[0].ContentSequence[0].TextValue == "The map moves when the film is shifted."
     for group in found:
         (figure,) = named(group, "deletion-auc")
@@ -189,11 +210,44 @@ def test_each_explanation_has_a_group_with_its_verdict_and_figures(source: Make,
     assert len(named(written, "111012")) == 1
 
 
-def test_a_map_that_failed_its_checks_outlines_nothing(source: Make, saved: Save, several: Results) -> None:
+def test_a_map_that_failed_its_checks_outlines_nothing_and_is_told_of(
+    source: Make, saved: Save, several: Results
+) -> None:
     read = read_image(saved(source()))
-    failed = groups(build(read.header, read.image, several(read.image.grey.shape)))[1]
-    (region,) = named(failed, "111030")
-    assert list(region.GraphicData) == [0, 0, 40, 0, 40, 48, 0, 48, 0, 0]
+    written = build(read.header, read.image, several(read.image.grey.shape))
+    (container,) = [item for item in written.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "C0034375"]
+    (failed,) = [item for item in container.ContentSequence if item.ValueType == "CODE"]
+    assert failed.ConceptCodeSequence[0].CodeMeaning == "LIME"
+    verdict, *figures = failed.ContentSequence
+    assert verdict.ConceptCodeSequence[0].CodeValue == "not-shown"
+    assert verdict.ContentSequence[0].TextValue == "Deleting its parts changes nothing."
+    assert len(figures) == 2
+    assert {item.RelationshipType for item in failed.ContentSequence} == {"HAS PROPERTIES"}
+
+
+def test_where_a_map_lies_is_told_as_per_cent_before_other_figures(source: Make, saved: Save, several: Results) -> None:
+    read = read_image(saved(source()))
+    result = several(read.image.grey.shape)
+    first = result.attributions[0]
+    assert first.assessment is not None
+    lungs = Measure(name="energy-lungs", title="Map inside the lungs", value=0.94, baseline=0.4)
+    assessed = dataclasses.replace(first.assessment, measures=(*first.assessment.measures, lungs))
+    told = dataclasses.replace(result, attributions=(dataclasses.replace(first, assessment=assessed),))
+    (group,) = groups(build(read.header, read.image, told))
+    numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
+    names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in numbers]
+    assert names[:4] == ["Certainty of Finding", "Operating point", "Share of influence", "Map inside the lungs"]
+    measured = numbers[3].MeasuredValueSequence[0]
+    assert measured.NumericValue == pytest.approx(94)
+    assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "%"
+
+
+@pytest.mark.parametrize(("part", "procedure"), [("CHEST", "Plain chest X-ray"), ("PELVIS", "Plain radiography")])
+def test_the_procedure_reported_is_the_body_parts(
+    source: Make, saved: Save, result: Results, part: str, procedure: str
+) -> None:
+    written = report(saved(source(BodyPartExamined=part)), result)
+    assert named(written, "121058")[0].ConceptCodeSequence[0].CodeMeaning == procedure
 
 
 def test_names_of_figures_fit_a_code_value_and_stay_apart(source: Make, saved: Save, several: Results) -> None:

@@ -118,7 +118,7 @@ def test_a_consensus_tells_how_far_its_methods_differ(source: Make, saved: Save,
     joined = dataclasses.replace(result.attributions[2], title="Consensus", method="consensus")
     flat = dataclasses.replace(joined, spread=np.full(joined.map.shape, 0.25 * joined.map.max(), dtype=np.float32))
     told = lines(build(read.header, read.image, dataclasses.replace(result, attributions=(flat,))))
-    assert any("the methods differ by 25% of its maximum on average" in line for line in told)
+    assert any("the methods differ by 25 % of its maximum on average" in line for line in told)
 
 
 def test_what_of_a_series_was_left_out_is_told(stack: Callable[..., tuple], several: Results) -> None:
