@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.mark.timeout(400)
 def test_killed_processes_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     require_tool("Orthanc")
-    (row,) = at_random(tmp_path, 11, trials=1, roles=["all"], kills_per_trial=2)
+    (row,) = at_random(tmp_path, 11, kills=3, studies=3, roles=["all"])
     assert row.passed, row.notes
     assert row.acknowledged == 4
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults import broken, disk, kills, pacs, poison, stores
+from faults import broken, disk, pacs, poison, stores
+from faults import kills as killing
 from faults.report import Row, table, write
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def main() -> int:
     trials = 1 if options.fast else options.trials
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="pellucid-faults-") as folder:
-        for name, group in _groups(trials, kill_trials=1 if options.fast else options.kill_trials).items():
+        for name, group in _groups(trials, kills=12 if options.fast else options.kills, out=options.out).items():
             if options.only and name not in options.only.split(","):
                 continue
             begun = time.monotonic()
@@ -34,10 +35,10 @@ def main() -> int:
     return 0 if rows and all(row.passed for row in rows) else 1
 
 
-def _groups(trials: int, *, kill_trials: int) -> dict[str, Callable[[Path, int], Iterator[Row]]]:
+def _groups(trials: int, *, kills: int, out: Path) -> dict[str, Callable[[Path, int], Iterator[Row]]]:
     return {
-        "kills": partial(kills.at_random, trials=kill_trials),
-        "points": partial(kills.at_points, trials=trials),
+        "kills": partial(killing.at_random, kills=kills, progress=partial(_progress, out=out)),
+        "points": partial(killing.at_points, trials=trials),
         "pacs": partial(pacs.misbehaving, trials=trials),
         "sqlite": partial(stores.sqlite_locked, trials=trials),
         "servers": partial(stores.redis_and_postgresql, trials=trials),
@@ -67,11 +68,18 @@ def _run(name: str, group: Callable[[], Iterator[Row]], out: Path, before: list[
     return rows
 
 
+def _progress(row: Row, *, out: Path) -> None:
+    """Say how far a long row is; whoever ends the campaign early has this much."""
+    sys.stderr.write(f"  so far: {table([row]).splitlines()[2]} {row.notes[0]}\n")
+    sys.stderr.flush()
+    write([row], out.with_suffix(".partial.json"))
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="faults")
     parser.add_argument("--fast", action="store_true", help="every row once")
     parser.add_argument("--trials", type=int, default=20, help="of every row but kill -9")
-    parser.add_argument("--kill-trials", type=int, default=125, help="of every kill -9 row, each with two kills")
+    parser.add_argument("--kills", type=int, default=1000, help="over half as many studies, by listener, worker, ...")
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--only", default="", help="names of groups, with commas between")
     parser.add_argument("--out", type=Path, default=Path("faults.json"))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from faults.sabotage import CRASHES_VARIABLE, POISON_VARIABLE
-from workers.sandbox import Sandbox, end, wait_until
+from faults.nursery import Forked, nursery
+from faults.sabotage import CRASHES_VARIABLE, FRESH_ONLY, POISON_VARIABLE
+from workers.sandbox import Sandbox, end, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +68,9 @@ class Installation(Sandbox):
         self._folder = folder
         self._faults = faults
         self._roles = list(roles)
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self.ports = [self.port, *(free_port() for _ in range(self._roles.count("listener") - 1))]
+        """Of the listeners."""
+        self._children: dict[int, subprocess.Popen[bytes] | Forked] = {}
         self._seen: dict[int, psutil.Process] = {}
         self._wanted = threading.Event()
         self._guard = threading.Lock()
@@ -162,20 +165,27 @@ class Installation(Sandbox):
 
     def _spawn(self, number: int) -> None:
         role = self._roles[number]
-        plain = ["-c", "from service.cli import main; main()"]
-        broken = [str(_SABOTAGE), ",".join(self._faults)]
-        with (self._folder / f"{role}-{number}.log").open("ab") as log:
+        faults, log = ",".join(self._faults), self._folder / f"{role}-{number}.log"
+        environment = {
+            **self.environment,
+            POISON_VARIABLE: str(self.poisons),
+            CRASHES_VARIABLE: str(self.crashes),
+            "OMP_NUM_THREADS": "1",
+            **self._ports_of(number),
+        }
+        if FRESH_ONLY.isdisjoint(self._faults):
+            self._children[number] = nursery().fork([faults, role], environment=environment, log=log)
+            return
+        with log.open("ab") as written:
             self._children[number] = subprocess.Popen(
-                [sys.executable, *(broken if self._faults else plain), role],
-                env={
-                    **self.environment,
-                    POISON_VARIABLE: str(self.poisons),
-                    CRASHES_VARIABLE: str(self.crashes),
-                    "OMP_NUM_THREADS": "1",
-                },
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                [sys.executable, str(_SABOTAGE), faults, role], env=environment, stdout=written, stderr=written
             )
+
+    def _ports_of(self, number: int) -> dict[str, str]:
+        """A second listener has a port of its own."""
+        listeners = [index for index, role in enumerate(self._roles) if role == "listener"]
+        port = self.ports[listeners.index(number)] if number in listeners else self.port
+        return {"PELLUCID__LISTENER__PORT": str(port)}
 
 
 def _quick(pipelines: Path) -> dict[str, str]:

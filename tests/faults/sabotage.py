@@ -159,6 +159,19 @@ def _suffer(poison: str) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def shifted_clock() -> None:
+    """The clock of this machine is off by as many seconds as a file says, from whenever it says so."""
+    real, order = time.time, Path(os.environ[CRASHES_VARIABLE]) / "clock"
+
+    def shifted() -> float:
+        try:
+            return real() + float(order.read_text())
+        except (FileNotFoundError, ValueError):
+            return real()
+
+    time.time = shifted
+
+
 def die_once(point: str) -> None:
     """Kill this process if the campaign ordered a death at this point; each order is carried out once."""
     order = Path(os.environ[CRASHES_VARIABLE]) / point
@@ -179,15 +192,24 @@ FAULTS = {
     "crash-after-record": crash_after_record,
     "crash-after-send": crash_after_send,
     "poisoned": poisoned,
+    "shifted-clock": shifted_clock,
 }
 
 
-if __name__ == "__main__":
-    names, *command = sys.argv[1:]
-    # `random-uids` must come before anything imports the names that it changes.
-    for entry in names.split(","):
+FRESH_ONLY = frozenset({"random-uids", "shifted-clock"})
+"""These must come before anything imports the names that they change: no process with imports can be forked for them."""
+
+
+def run(arguments: list[str]) -> None:
+    """Build the faults in and be `pellucid`."""
+    names, *command = arguments
+    for entry in filter(None, names.split(",")):
         FAULTS[entry]()
-    from service.cli import main
+    from service.cli import main  # noqa: PLC0415
 
     sys.argv = ["pellucid", *command]
     main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
