@@ -13,7 +13,7 @@ import click
 
 from dicom_nodes.client import verify
 from dicom_nodes.destinations import UnknownDestinationError, find_destination
-from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener
+from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, ports_taken
 from dicom_nodes.listener import open_spool
 from dicom_nodes.requestor import Destination
 from dicom_nodes.web_client import verify_web
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 PROCESSES = ("listener", "worker", "sender")
 _ALIVE_WITHIN_S = 20.0
 _TIMEOUT_S = 5.0
+_CLOCKS_DIFFER_S = 10.0
+_ADVICE = {
+    "disk": "set state.directory to a folder that this user may write",
+    "spool": "set state.directory to a folder that this user may write",
+    "ledger": "start the database, or correct ledger.database_url (postgresql+psycopg://user@host/name; empty: SQLite)",
+    "broker": "start the broker, or correct queue.broker_url (redis://host:6379/0; empty: a folder)",
+    "pipelines": "correct pipelines.enabled, the pipeline's file, or models.directory",
+    "certificates": "correct the paths in [tls] and [audit], and who may read the files",
+}
 
 
 @click.command()
@@ -62,10 +71,10 @@ def diagnose(settings: Settings) -> list[Diagnosis]:
         try:
             found += examine(settings)
         except PellucidError as error:
-            found.append(Diagnosis(name=name, state=State.PROBLEM, found=str(error)))
+            found.append(Diagnosis(name=name, state=State.PROBLEM, found=str(error), advice=_ADVICE.get(name, "")))
         except Exception as error:  # noqa: BLE001 -- whatever a database or broker raises is a finding
-            advice = f"check the setting for the {name}; the error was: {_first_line(error)}"
-            found.append(Diagnosis(name=name, state=State.PROBLEM, found="does not work", advice=advice))
+            words = f"does not work: {_first_line(error)}"
+            found.append(Diagnosis(name=name, state=State.PROBLEM, found=words, advice=_ADVICE.get(name, "")))
     return found
 
 
@@ -108,9 +117,27 @@ def _ledger(settings: Settings) -> Iterator[Diagnosis]:
     counts = reports.counts()
     words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no jobs yet"
     yield Diagnosis(name="ledger", state=State.OK, found=f"{engine.dialect.name}; {words}")
-    alive = {report.name for report in reports.alive(within_s=_ALIVE_WITHIN_S)}
+    processes = reports.alive(within_s=_ALIVE_WITHIN_S)
     engine.dispose()
+    ahead = max((-report.age_s for report in processes), default=0.0)
+    if ahead > _CLOCKS_DIFFER_S:
+        yield Diagnosis(
+            name="clock",
+            state=State.PROBLEM,
+            found=f"a process wrote into the ledger {ahead:.0f} s in the future of this machine's clock",
+            advice="set the clocks of all machines by NTP: leases and quiet periods go by them",
+        )
+    if engine.dialect.name != "sqlite" and not settings.worker.time_zone:
+        yield Diagnosis(
+            name="time zone",
+            state=State.WARNING,
+            found="results are dated in the zone of the machine that makes them",
+            advice='several machines may share this ledger: set worker.time_zone, for example "Europe/Berlin"',
+        )
+    alive = {report.name for report in processes}
     missing = [name for name in PROCESSES if name not in alive]
+    if "listener" in missing:
+        yield from ports_taken(settings)
     if missing:
         yield Diagnosis(
             name="processes",

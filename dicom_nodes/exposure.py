@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -79,6 +80,37 @@ def listener(settings: Settings) -> Iterator[Diagnosis]:
             found=f"health and metrics are open at {settings.http.host}; there is no password",
             advice="set http.host to 127.0.0.1, or let a firewall or NetworkPolicy admit the monitoring alone",
         )
+
+
+def ports_taken(settings: Settings) -> Iterator[Diagnosis]:
+    """Whether the listener could open its ports; ask only while it does not run."""
+    chosen, tls, web = settings.listener, settings.tls, settings.dicomweb
+    wanted = {
+        "listener.port": (chosen.host, chosen.port if chosen.plain else 0),
+        "tls.port": (chosen.host, tls.port),
+        "dicomweb.port": (web.host, web.port),
+    }
+    for setting, (host, port) in wanted.items():
+        reason = _why_not_open(host, port) if port else ""
+        if reason:
+            yield Diagnosis(
+                name="port",
+                state=State.PROBLEM,
+                found=f"{host}:{port} cannot be opened: {reason}",
+                advice=f"end the program that holds it, or change {setting} or its host",
+            )
+
+
+def _why_not_open(host: str, port: int) -> str:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As the listener does it: a connection that has just been closed holds no port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def _loose_peers(settings: Settings) -> Iterator[Diagnosis]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from service.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # Of TLS 1.2 the suites with forward secrecy and AEAD alone (RFC 9325 section 4.2); TLS 1.3 has no others.
 SUITES = ":".join(
@@ -76,16 +77,28 @@ def _context(protocol: int, certificate: str, key: str, trusted: str) -> ssl.SSL
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
+    with _named(certificate, key):
         if certificate:
             context.load_cert_chain(certificate, key or None, password=_no_password)
+    with _named(trusted):
         if trusted:
             context.load_verify_locations(trusted)
         elif protocol == ssl.PROTOCOL_TLS_CLIENT:
             context.load_default_certs()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"TLS certificate, key or trusted certificates cannot be used: {_reason(error)}") from None
     return context
+
+
+@contextmanager
+def _named(*paths: str) -> Iterator[None]:
+    """Say which file an error is about: OpenSSL does not."""
+    try:
+        for path in filter(None, paths):
+            with Path(path).open("rb"):
+                pass
+        yield
+    except (OSError, ValueError) as error:
+        files = " with ".join(filter(None, paths))
+        raise SettingsError(f"{files} cannot be used for TLS: {_reason(error)}") from None
 
 
 def _no_password() -> str:
@@ -96,7 +109,7 @@ def _no_password() -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or "not in PEM form"
-    return f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def identity_of(connection: ssl.SSLSocket) -> Identity | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +10,8 @@ from click.testing import CliRunner
 
 from dicom_nodes.doctor import State, diagnose
 from service.cli import cli
+from service.ledger.database import open_database
+from service.ledger.report import Reports
 from service.settings import load_settings
 from tests.network import AE, station, write_image
 
@@ -111,6 +115,36 @@ def test_doctor_names_what_is_wrong(
     (entry,) = [entry for entry in found if entry.name == name]
     assert entry.state is state
     assert words in entry.found
+
+
+def test_doctor_says_which_file_tls_cannot_use(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.pem")
+    changes = environment(tmp_path, PELLUCID__TLS__PORT="2762", PELLUCID__TLS__CERTIFICATE=gone)
+    (entry,) = [entry for entry in diagnose(load_settings(None, changes)) if entry.name == "certificates"]
+    assert entry.state is State.PROBLEM
+    assert "gone.pem: No such file" in entry.found
+    assert "[tls]" in entry.advice
+
+
+def test_doctor_notices_that_another_program_holds_the_port(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = environment(tmp_path, PELLUCID__LISTENER__PORT=str(other.getsockname()[1]))
+        (entry,) = [entry for entry in diagnose(load_settings(None, taken)) if entry.name == "port"]
+        assert "in use" in entry.found
+        assert "listener.port" in entry.advice
+    assert "port" not in {entry.name for entry in diagnose(load_settings(None, taken))}
+
+
+def test_doctor_notices_clocks_that_differ(tmp_path: Path) -> None:
+    settings = load_settings(None, environment(tmp_path))
+    engine = open_database(settings.database_url)
+    Reports(engine, lambda: time.time() + 3600).announce("worker")
+    engine.dispose()
+    (entry,) = [entry for entry in diagnose(settings) if entry.name == "clock"]
+    assert entry.state is State.PROBLEM
+    assert "NTP" in entry.advice
 
 
 def test_doctor_ends_with_1_when_there_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
