@@ -34,7 +34,7 @@ class Limits:
     associations_per_address: int = 20
     half_open: int = 256
     half_open_per_address: int = 32
-    pdu_bytes: int = 131072
+    pdu_bytes: int = 1 << 20
     association_timeout_s: float = 10.0
     network_timeout_s: float = 30.0
     pdu_timeout_s: float = 10.0

@@ -1,7 +1,8 @@
 """The upper layer of one accepted connection (PS3.8): lengths are checked before memory is taken.
 
 A data set is handed on as its bytes arrive, out of one buffer that is used again and again: however large PDUs
-and objects are, an association takes the same memory.
+and objects are, an association takes the same memory. Fragments that are in the buffer together are handed on as one
+piece: whatever the PDUs' length, a byte costs the same.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ MAXIMUM_OTHER_BYTES = 1 << 12
 """Of release and abort, which have four bytes."""
 PDU_SLACK_BYTES = 64
 """Senders disagree on whether the announced maximum counts the item headers."""
-BUFFER_BYTES = 1 << 19
+BUFFER_BYTES = 1 << 20
 ABORT = bytes.fromhex("07000000000400000202")
 """A-ABORT by the service provider, unexpected PDU (PS3.8 section 9.3.8)."""
 RELEASED = bytes.fromhex("06000000000400000000")
 """A-RELEASE-RP (PS3.8 section 9.3.7)."""
 _PDU = struct.Struct(">BBL")
 _VALUE = struct.Struct(">LBB")
+_PDU_WITH_VALUE = struct.Struct(">BBLLBB")
+_IS_COMMAND, _IS_LAST = 1, 2
+"""Bits of the message control header (PS3.8 annex E.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +153,38 @@ class PduStream:
             left -= 4 + length
             rest = length - 2
             while True:
-                data = self._some(rest)
-                rest -= len(data)
-                ends = not rest and bool(control & 2)
-                yield Piece(context_id=context_id, is_command=bool(control & 1), ends_message=ends, data=data)
+                start, end = self._some(rest)
+                rest -= end - start
+                if not rest and not left:
+                    end, rest, control = self._join(end, context_id, control)
+                yield Piece(
+                    context_id=context_id,
+                    is_command=bool(control & _IS_COMMAND),
+                    ends_message=not rest and bool(control & _IS_LAST),
+                    data=self._buffer[start:end],
+                )
                 if not rest:
                     break
+
+    def _join(self, end: int, context_id: int, control: int) -> tuple[int, int, int]:
+        """Move what is in the buffer of the following fragments up to the one that ends at `end`.
+
+        Returns:
+            Where the last one ends now, how many bytes of it are still to come, and its control header.
+        """
+        rest = 0
+        while not rest and not control & _IS_LAST and self._end - self._begin >= _PDU_WITH_VALUE.size:
+            kind, _, length, value, context, following = _PDU_WITH_VALUE.unpack_from(self._buffer, self._begin)
+            same = (kind, context, following & _IS_COMMAND) == (DATA, context_id, control & _IS_COMMAND)
+            if not same or not 2 <= value == length - 4 or length > self._limits[DATA]:  # noqa: PLR2004
+                break
+            self._inside_pdu.renew()
+            start = self._begin + _PDU_WITH_VALUE.size
+            count = min(value - 2, self._end - start)
+            self._buffer[end : end + count] = self._buffer[start : start + count]
+            self._begin = start + count
+            end, rest, control = end + count, value - 2 - count, following
+        return end, rest, control
 
     def _take(self, count: int, *, starts_pdu: bool = False) -> memoryview:
         """Return exactly so many bytes; few enough for the buffer."""
@@ -166,18 +196,17 @@ class PduStream:
         self._begin += count
         return view
 
-    def _some(self, count: int) -> memoryview:
-        """Return what is here, at most so many bytes."""
+    def _some(self, count: int) -> tuple[int, int]:
+        """Take what is here, at most so many bytes; return where in the buffer it begins and ends."""
         if count and self._begin == self._end:
             self._receive(inside=True)
-        taken = min(count, self._end - self._begin)
-        view = self._buffer[self._begin : self._begin + taken]
-        self._begin += taken
-        return view
+        start = self._begin
+        self._begin += min(count, self._end - start)
+        return start, self._begin
 
     def _receive(self, *, inside: bool) -> None:
         left = self._end - self._begin
-        if left == 0 or self._end == len(self._buffer):
+        if self._begin:
             # What is left is part of a header: a few bytes.
             self._buffer[:left] = bytes(self._buffer[self._begin : self._end])
             self._begin, self._end = 0, left

@@ -63,7 +63,7 @@ class Listener(Strict):
     known_peers_only: bool = False
     maximum_associations: int = Field(default=50, ge=1)
     maximum_associations_per_address: int = Field(default=20, ge=1)
-    maximum_pdu_bytes: int = Field(default=131072, ge=4096, le=1 << 20)
+    maximum_pdu_bytes: int = Field(default=1 << 20, ge=4096, le=1 << 20)
     association_timeout_s: Seconds = 10.0
     network_timeout_s: Seconds = 30.0
     pdu_timeout_s: Seconds = 10.0

@@ -47,8 +47,30 @@ def test_values_come_out_as_they_were_sent_until_the_release() -> None:
     ]
 
 
-def test_an_empty_last_fragment_ends_its_message() -> None:
-    assert received([pdu((1, 0, b"abc")) + pdu((1, 2, b"")) + RELEASE])[-1] == (1, False, True, b"")
+def test_fragments_that_are_here_together_come_as_one_piece() -> None:
+    fragments = [pdu((1, 0, bytes([number]) * 99)) for number in range(50)]
+    sent = b"".join(fragments) + pdu((1, 2, b"")) + pdu((1, 3, b"command")) + RELEASE
+    assert received([sent]) == [
+        (1, False, True, b"".join(bytes([number]) * 99 for number in range(50))),
+        (1, True, True, b"command"),
+    ]
+
+
+def test_what_belongs_to_another_context_or_message_is_never_joined() -> None:
+    sent = pdu((1, 0, b"a")) + pdu((3, 0, b"b")) + pdu((3, 1, b"c")) + pdu((3, 2, b"d")) + pdu((3, 2, b"e")) + RELEASE
+    assert received([sent]) == [
+        (1, False, False, b"a"),
+        (3, False, False, b"b"),
+        (3, True, False, b"c"),
+        (3, False, True, b"d"),
+        (3, False, True, b"e"),
+    ]
+
+
+@pytest.mark.parametrize("second", [struct.pack(">BBLLBB", 4, 0, 1 << 20, (1 << 20) - 4, 1, 0), pdu((1, 0, b"b"))[:-2]])
+def test_a_fragment_that_is_too_long_or_cut_is_found_behind_another(second: bytes) -> None:
+    with pytest.raises((ProtocolError, ConnectionResetError)):
+        received([pdu((1, 0, b"a")) + second])
 
 
 def test_values_larger_than_the_buffer_come_in_pieces() -> None:
@@ -84,7 +106,7 @@ def test_an_abort_and_a_lost_connection_are_told_apart() -> None:
         received([pdu((1, 0, b"abc"))[:-1]])
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=300)), max_size=8), st.integers(1, 97))
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=300)), max_size=8), st.integers(1, 997))
 def test_however_the_bytes_are_cut_the_message_is_the_same(values: list[tuple[int, bytes]], step: int) -> None:
     sent = b"".join(pdu((5, control, data)) for control, data in values) + RELEASE
     parts = [sent[start : start + step] for start in range(0, len(sent), step)]
