@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAXIMUM_ELEMENTS = 100_000
-MAXIMUM_DEPTH = 64
+MAXIMUM_DEPTH = 256
+"""Sequences and items; each takes a few bytes here. Who reads more of the file has limits of its own."""
 MAXIMUM_VALUE_BYTES = 1024
 INFLATED_BYTES = 1 << 20
 

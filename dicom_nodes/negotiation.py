@@ -80,8 +80,9 @@ def read_request(pdu: bytes | bytearray) -> Request:
     if len(pdu) < _FIXED.size:
         raise ProtocolError("an A-ASSOCIATE-RQ that is too short")
     _, _, _, version, _, called, calling = _FIXED.unpack_from(pdu)
-    application, proposals = "", []
-    maximum, roles = 0, {}
+    application = ""
+    proposals: list[Proposal] = []
+    maximum, roles = 0, dict[str, tuple[bool, bool]]()
     for kind, content in _items(memoryview(pdu)[_FIXED.size :]):
         if kind == _APPLICATION_ITEM:
             application = _uid(content)
@@ -188,7 +189,7 @@ def _proposal(content: memoryview) -> Proposal:
 
 def _user_information(content: memoryview) -> tuple[int, dict[str, tuple[bool, bool]]]:
     """Return the longest PDU that the peer takes and the roles it offers (PS3.7 annex D.3.3)."""
-    maximum, roles = 0, {}
+    maximum, roles = 0, dict[str, tuple[bool, bool]]()
     for kind, value in _items(content):
         if kind == _MAXIMUM_LENGTH:
             if len(value) != 4:  # noqa: PLR2004 -- PS3.8 table D.1-1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from pydicom.dataset import Dataset
 
 from dicom_nodes.objects.attributes import items, text, texts
 
+_CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
+_ORIENTATION = re.compile(r"[RLAPHF]{1,3}|[A-Z]{1,16}")
+"""Of a human or an animal (PS3.3 C.7.6.1.1.1)."""
 _UNPAIRED = frozenset(
     [
         "ABDOMEN",
@@ -62,9 +67,10 @@ _UNPAIRED = frozenset(
 def add_anatomy(source: Dataset, dataset: Dataset) -> None:
     """Both panels lie as the source lies, so its orientation and side hold for the picture."""
     orientation = texts(source, "PatientOrientation")
-    dataset.PatientOrientation = list(orientation) if len(orientation) == 2 else None  # noqa: PLR2004
-    side = text(source, "ImageLaterality")
-    if side and len(side) <= 16:  # noqa: PLR2004 - a code string's length
+    sound = len(orientation) == 2 and all(map(_ORIENTATION.fullmatch, orientation))  # noqa: PLR2004 - row and column
+    dataset.PatientOrientation = list(orientation) if sound else None
+    side = text(source, "ImageLaterality").upper()
+    if side in {"L", "R", "U", "B"}:  # PS3.3 C.8.11.1.1.3
         dataset.ImageLaterality = side
     add_body_part(source, dataset)
     for item in items(source, "AnatomicRegionSequence")[:1]:
@@ -74,8 +80,8 @@ def add_anatomy(source: Dataset, dataset: Dataset) -> None:
 
 def add_body_part(source: Dataset, dataset: Dataset, *, side: bool = True) -> None:
     """Write Body Part Examined and, with `side`, Laterality of the General Series module (PS3.3 C.7.3.1)."""
-    value = text(source, "BodyPartExamined")
-    if value and len(value) <= 16:  # noqa: PLR2004 - a code string's length
+    value = text(source, "BodyPartExamined").upper()
+    if _CODE_STRING.fullmatch(value):
         dataset.BodyPartExamined = value
     if side:
         _add_laterality(source, dataset)

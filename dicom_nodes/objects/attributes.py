@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydicom.multival import MultiValue
@@ -21,6 +22,14 @@ def text(dataset: Dataset, keyword: str) -> str:
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return every value as stripped text."""
     return tuple(str(value).strip(" \0") for value in _values(dataset, keyword))
+
+
+def code_string(dataset: Dataset, keyword: str) -> str:
+    """Return the first value as a code string (PS3.5 section 6.2): upper case, at most 16 characters, none odd.
+
+    It goes into reasons that are logged, and into objects of ours.
+    """
+    return re.sub(r"[^A-Z0-9_ ]", "?", text(dataset, keyword).upper())[:16]
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:

@@ -55,8 +55,8 @@ def stored_values(path: Path, header: Dataset) -> NDArray[Any]:
     syntax = str(header.file_meta.get("TransferSyntaxUID", "") or "")
     native = not syntax or syntax in NATIVE
     pixels = _native(path, header, syntax) if native else _in_child(path, syntax)
-    if pixels.ndim == 2 and (native or syntax == RLE):  # noqa: PLR2004
-        pixels = _used_bits(header, pixels)
+    if pixels.ndim == 2:  # noqa: PLR2004 - rows, columns
+        pixels = _used_bits(header, pixels) if native or syntax == RLE else _signed(header, pixels)
     shape = (integer(header, "Rows"), integer(header, "Columns"))
     if pixels.shape[:2] != shape:
         raise UndecodableError("The pixel data holds another number of rows and columns than the header says.")
@@ -69,9 +69,14 @@ def _check_description(header: Dataset) -> None:
     pixels = integer(header, "Rows") * integer(header, "Columns") * integer(header, "SamplesPerPixel", 1)
     if pixels > MAX_PIXELS:
         raise UndecodableError(f"The image claims {pixels} samples; the limit is {MAX_PIXELS}.")
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header or not integer(header, "BitsStored"):
+        raise NotEligibleError("The image does not say how many bits its pixels have, or they are no integers.")
     allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
     if allocated not in _BITS_ALLOCATED or not 1 < stored <= allocated:
         raise NotEligibleError(f"The image has {stored} of {allocated} bits per pixel, which is not supported.")
+    high = integer(header, "HighBit", stored - 1)
+    if not 0 <= high < allocated:
+        raise NotEligibleError(f"The image has High Bit {high}, which lies outside of {allocated} allocated bits.")
     if integer(header, "SamplesPerPixel", 1) not in {1, 3}:
         raise NotEligibleError("The image has neither one nor three samples per pixel.")
 
@@ -118,6 +123,14 @@ def _used_bits(header: Dataset, pixels: NDArray[Any]) -> NDArray[Any]:
         sign = 1 << (stored - 1)
         values = (values ^ sign) - sign
     return values.astype(np.int32) if stored < 32 else values  # noqa: PLR2004
+
+
+def _signed(header: Dataset, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Extend the sign of values that a codec without signs hands back as bits (JPEG-LS, PS3.5 8.2.3)."""
+    sign = 1 << (integer(header, "BitsStored") - 1)
+    if integer(header, "PixelRepresentation") != 1 or pixels.min() < 0 or not sign <= pixels.max() < 2 * sign:
+        return pixels
+    return np.asarray((pixels.astype(np.int64) ^ sign) - sign, dtype=np.int32)
 
 
 def _palette(header: Dataset, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gdcm
 import numpy as np
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from dicom_nodes.objects.part10 import read_part10, tolerant
 
@@ -32,7 +33,10 @@ def main() -> int:
     """Decode the file named on the command line."""
     _limit()
     try:
-        pixels = _decode(read_part10(Path(sys.argv[1]), pixels=True))
+        path = Path(sys.argv[1])
+        dataset = read_part10(path, pixels=True)
+        is_extended = dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and dataset.BitsAllocated > 8  # noqa: PLR2004
+        pixels = _extended(path, dataset) if is_extended else _decode(dataset)
     except MemoryError:
         return _answer({"error": "memory"})
     except NotImplementedError:
@@ -74,6 +78,19 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
         except Exception as error:  # noqa: BLE001 - the next decoder may read it
             failure = error
     raise failure
+
+
+def _extended(path: Path, dataset: Dataset) -> NDArray[Any]:
+    """Decode JPEG Extended of 12 bits by gdcm's own reader: pydicom's way to it, and every other decoder, refuses."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    if not reader.Read():
+        raise ValueError
+    buffer = reader.GetImage().GetBuffer()
+    data = buffer.encode("utf-8", "surrogateescape") if isinstance(buffer, str) else buffer
+    return np.frombuffer(data, dtype="<i2" if dataset.PixelRepresentation else "<u2").reshape(
+        dataset.Rows, dataset.Columns
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 _LO = 64
+_LARGEST_IS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ def start(source: Dataset, run: Result | Refusal, kind: Kind, *, ordinal: int = 
     )
     dataset.SeriesNumber = kind.series_number
     dataset.SeriesDescription = kind.series_description[:_LO]
-    dataset.InstanceNumber = max(1, integer(source, "InstanceNumber", 1)) + ordinal
+    dataset.InstanceNumber = min(max(1, integer(source, "InstanceNumber", 1)) + ordinal, _LARGEST_IS)
     _add_times(source, dataset, run.created_at)
     _add_equipment(dataset, run, local_time(source, run.created_at))
     return dataset

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydicom import Dataset
 
 from dicom_nodes.objects.attributes import integer, items, macro, number, numbers, text
 from service.errors import NotEligibleError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pydicom import Dataset
 
     from service.types import Image
 
@@ -20,6 +20,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of RGB, ITU-R BT.601; the same weights as YBR_FULL (PS3.3 C.7.6.3.1.2)."""
 _PERCENTILES = (0.5, 99.5)
 _LUT_ENTRIES = 2**16
+_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 
 
 def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -33,7 +34,7 @@ def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.floa
         NotEligibleError: the photometric interpretation has no grey values.
     """
     if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
-        return _luminance(stored)
+        return _luminance(stored, brightest(dataset, stored))
     if text(dataset, "PhotometricInterpretation").upper() not in {"MONOCHROME1", "MONOCHROME2"}:
         raise NotEligibleError("The image is neither grey nor true colour.")
     values = modality_values(dataset, stored)
@@ -46,6 +47,14 @@ def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.floa
         grey[padding] = 0.0
         values[padding] = values[~padding].min()
     return values, grey.astype(np.float32, copy=False)
+
+
+def brightest(dataset: Dataset, stored: NDArray[Any]) -> int:
+    """Return the largest value that a sample of a true colour or palette image can have."""
+    whole = int(np.iinfo(stored.dtype).max)
+    if text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR":
+        return whole
+    return min(whole, (1 << integer(dataset, "BitsStored", 8)) - 1)
 
 
 def is_inverted(dataset: Dataset) -> bool:
@@ -88,7 +97,7 @@ def voi_values(dataset: Dataset, values: NDArray[np.float32], padding: NDArray[n
         if grey is not None and (np.ptp(grey) > 0 or np.ptp(values) == 0):
             return grey
     low, high = _default_range(dataset, values if padding is None else values[~padding])
-    return _clip((values - low) / max(high - low, 1e-6))
+    return _clip((values - low) / (high - low or 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +117,13 @@ def shown_by(dataset: Dataset, image: Image) -> Window | Dataset:
     source = macro(dataset, "FrameVOILUTSequence")
     table = _voi_table(dataset, source, image.values)
     if table is not None and np.ptp(table) > 0:
-        return items(source, "VOILUTSequence")[0]
+        return _Table(items(source, "VOILUTSequence")[0], signed_input=_signed_input(dataset, image.values)).item()
     window = _window(source, image.values)
     center, width = number(source, "WindowCenter"), number(source, "WindowWidth")
     if window is not None and center is not None and width is not None and np.ptp(window) > 0:
-        return Window(center=center, width=width, function=text(source, "VOILUTFunction").upper() or "LINEAR")
+        function = _function(source)
+        # LINEAR has no width below 1 (PS3.3 C.11.2.1.2.1).
+        return Window(center=center, width=max(width, 1.0) if function == "LINEAR" else width, function=function)
     return _window_of(image, inverted=is_inverted(dataset))
 
 
@@ -135,7 +146,7 @@ def _window_of(image: Image, *, inverted: bool) -> Window:
 
 def _voi_table(dataset: Dataset, source: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
     for item in items(source, "VOILUTSequence")[:1]:
-        table = _Table(item, signed_input=_is_signed(dataset) or bool(values.min() < 0))
+        table = _Table(item, signed_input=_signed_input(dataset, values))
         return _clip(table(np.rint(values)) / table.maximum)
     return None
 
@@ -145,13 +156,22 @@ def _window(source: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32]
     center, width = number(source, "WindowCenter"), number(source, "WindowWidth")
     if center is None or width is None or width <= 0:
         return None
-    function = text(source, "VOILUTFunction").upper() or "LINEAR"
+    function = _function(source)
     if function == "SIGMOID":
         exponent = np.clip(-4.0 * (values - center) / width, -80.0, 80.0)
         return np.asarray(1.0 / (1.0 + np.exp(exponent)), dtype=np.float32)
     if function == "LINEAR_EXACT":
         return _clip((values - center) / width + 0.5)
     return _clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5)
+
+
+def _function(source: Dataset) -> str:
+    function = text(source, "VOILUTFunction").upper()
+    return function if function in _FUNCTIONS else "LINEAR"
+
+
+def _signed_input(dataset: Dataset, values: NDArray[np.float32]) -> bool:
+    return _is_signed(dataset) or bool(values.min() < 0)
 
 
 def _default_range(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float, float]:
@@ -164,9 +184,9 @@ def _default_range(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float
     return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
 
 
-def _luminance(stored: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _luminance(stored: NDArray[Any], largest: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     values = np.asarray(stored[..., :3].astype(np.float32) @ _LUMINANCE, dtype=np.float32)
-    return values, _clip(values / np.iinfo(stored.dtype).max)
+    return values, _clip(values / largest)
 
 
 def _clip(grey: NDArray[Any]) -> NDArray[np.float32]:
@@ -201,11 +221,26 @@ class _Table:
         count = int(descriptor[0]) & 0xFFFF or _LUT_ENTRIES
         if entries.size == (count + 1) // 2 and descriptor[2] <= 8:  # noqa: PLR2004
             entries = entries.astype("<u2").view(np.uint8)
+        if entries.size < count:
+            raise NotEligibleError("A lookup table of the image has fewer entries than it says.")
+        self._signed_input = signed_input
         self._entries = entries[:count].astype(np.float32)
         self._first = _wrap(int(descriptor[1]), signed=signed_input)
         # Some makers declare 16 bits and fill 12: the larger of what is declared would turn the image black.
         declared = float(2 ** int(min(max(descriptor[2], 1), 16)) - 1)
         self.maximum = declared if self._entries.max() > declared / 2 else max(1.0, float(self._entries.max()))
+
+    def item(self) -> Dataset:
+        """Return the table as an item of a VOI LUT Sequence: 16 bits, and nothing else of what the source's item held.
+
+        Makers' tables have odd numbers of bits, and items of theirs can hold anything.
+        """
+        item = Dataset()
+        vr = "SS" if self._signed_input else "US"
+        item.add_new("LUTDescriptor", vr, [self._entries.size % _LUT_ENTRIES, self._first, 16])
+        scaled = np.clip(np.rint(self._entries / self.maximum * 65535), 0, 65535).astype("<u2")
+        item.add_new("LUTData", "OW", scaled.tobytes())
+        return item
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
         index = np.clip(values.astype(np.int64) - self._first, 0, self._entries.size - 1)

@@ -73,8 +73,12 @@ def read_part10(path: Path, *, pixels: bool) -> FileDataset:
         try:
             dataset = _read(path, pixels=pixels)
             _drop_unreadable(dataset)
-        except OSError:
-            raise InvalidInstanceError("The file cannot be read from disk.") from None
+        except OSError as error:
+            # pydicom raises the same type, without a number, for a sequence that never ends.
+            reason = "cannot be read from disk" if error.errno else "is cut off, or not in its transfer syntax"
+            raise InvalidInstanceError(f"The file {reason}.") from None
+        except RecursionError:
+            raise InvalidInstanceError("The file nests sequences too deeply.") from None
         except InvalidInstanceError:
             raise
         except Exception:  # noqa: BLE001 - pydicom raises a dozen kinds on hostile bytes, RecursionError too

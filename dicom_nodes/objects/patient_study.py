@@ -77,6 +77,8 @@ OPTIONAL = (
 """Type 3: copied when present, filled and well formed."""
 _MAX_DEPTH = 8
 _MAX_ITEMS = 64
+_GB_2312 = re.compile(r"\x1b\$\)A")
+"""The escape sequence of ISO 2022 IR 58, which pydicom leaves in the text that it decodes."""
 
 
 def _matches(pattern: str) -> Callable[[str], bool]:
@@ -92,8 +94,11 @@ _WELL_FORMED: dict[str, Callable[[str], bool]] = {
     "IS": _matches(r"\s*[+-]?\d{1,11}\s*"),
     "CS": _matches(r"[A-Z0-9_ ]{0,16}"),
     "UI": _matches(r"[0-9.]{1,64}"),
-    "SH": lambda value: len(value) <= 16,  # noqa: PLR2004 - PS3.5 table 6.2-1
-    "LO": lambda value: len(value) <= 64,  # noqa: PLR2004 - PS3.5 table 6.2-1
+    # PS3.5 table 6.2-1 counts characters, tools that check objects count bytes: these may be left out, so both agree.
+    "SH": lambda value: len(value.encode()) <= 16,  # noqa: PLR2004
+    "LO": lambda value: len(value.encode()) <= 64,  # noqa: PLR2004
+    "ST": lambda value: len(value.encode()) <= 1024,  # noqa: PLR2004
+    "LT": lambda value: len(value.encode()) <= 10240,  # noqa: PLR2004
 }
 
 
@@ -141,19 +146,34 @@ def _copy(element: DataElement, *, depth: int) -> DataElement | None:
 
 
 def _value(element: DataElement) -> Any:
-    if element.VR != "PN" or element.is_empty:
+    if element.is_empty:
         return element.value if element.value is not None else ""
-    names = element.value if isinstance(element.value, MultiValue) else [element.value]
-    copies = [PersonName(str(name), encodings=["utf-8"]) for name in names]
-    return copies[0] if len(copies) == 1 else copies
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    if element.VR == "PN":
+        values = [PersonName(_GB_2312.sub("", str(name)), encodings=["utf-8"]) for name in values]
+    elif all(isinstance(value, str) for value in values):
+        values = [_GB_2312.sub("", value) if "\x1b" in value else value for value in values]
+    return values[0] if len(values) == 1 else values
 
 
 def _copy_sequence(element: DataElement, *, depth: int) -> DataElement | None:
     """Copy items; nesting deeper than any of these modules has is cut off, for it is made to exhaust us."""
     if depth >= _MAX_DEPTH or not isinstance(element.value, DicomSequence):
         return None
-    copies = [_copy_item(item, depth=depth) for item in list(element.value)[:_MAX_ITEMS]]
+    found = [item for item in list(element.value)[:_MAX_ITEMS] if _says_something(element.keyword, item)]
+    copies = [_copy_item(item, depth=depth) for item in found]
     return DataElement(element.tag, "SQ", DicomSequence(copies)) if copies else None
+
+
+def _says_something(keyword: str, item: Dataset) -> bool:
+    """Leave out an item that no reader could use, and codes without value, scheme or meaning (PS3.3 table 8.8-1)."""
+    if not keyword.endswith("CodeSequence"):
+        return bool(len(item))
+    value = next((name for name in ("CodeValue", "LongCodeValue", "URNCodeValue") if item.get(name)), "")
+    scheme = value == "URNCodeValue" or item.get("CodingSchemeDesignator")
+    return bool(value and scheme and item.get("CodeMeaning")) and all(
+        _is_sound(item[name]) for name in (value, "CodingSchemeDesignator", "CodeMeaning") if name in item
+    )
 
 
 def _copy_item(item: Dataset, *, depth: int) -> Dataset:

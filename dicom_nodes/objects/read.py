@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dicom_nodes.objects.attributes import integer, items, macro, spacing, text, texts
+from dicom_nodes.objects.attributes import code_string, integer, items, macro, spacing, text, texts
 from dicom_nodes.objects.decode import stored_values
 from dicom_nodes.objects.grey import grey_values
 from dicom_nodes.objects.part10 import read_part10, tolerant
@@ -81,9 +81,9 @@ def image_header(dataset: Dataset) -> ImageHeader:
     return ImageHeader(
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         sop_class_uid=text(dataset, "SOPClassUID"),
-        modality=text(dataset, "Modality").upper(),
-        body_part=text(dataset, "BodyPartExamined").upper(),
-        view_position=text(dataset, "ViewPosition").upper(),
+        modality=code_string(dataset, "Modality"),
+        body_part=code_string(dataset, "BodyPartExamined"),
+        view_position=code_string(dataset, "ViewPosition"),
         patient_orientation=texts(dataset, "PatientOrientation"),
         laterality=text(dataset, "ImageLaterality") or text(dataset, "Laterality"),
         rows=integer(dataset, "Rows"),

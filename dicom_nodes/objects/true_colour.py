@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dicom_nodes.objects.decode import stored_values
+from dicom_nodes.objects.grey import brightest
 from dicom_nodes.objects.part10 import tolerant
 
 if TYPE_CHECKING:
@@ -35,4 +36,4 @@ def has_colour(path: Path, dataset: Dataset, header: ImageHeader) -> bool:
     if pixels.ndim != 3:  # noqa: PLR2004 - rows, columns, samples
         return False
     spread = np.ptp(pixels[..., :3].astype(np.int32), axis=2)
-    return bool(np.mean(spread > COLOURED * np.iinfo(pixels.dtype).max) > SHARE)
+    return bool(np.mean(spread > COLOURED * brightest(dataset, pixels)) > SHARE)

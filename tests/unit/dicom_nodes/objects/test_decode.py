@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -154,3 +155,25 @@ def _encapsulated(dataset: FileDataset, frame: bytes, syntax: Any) -> None:
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
     dataset.file_meta.TransferSyntaxUID = syntax
+
+
+def test_signed_bits_in_a_wider_jpeg_ls_are_sign_extended(source: Make, saved: Save) -> None:
+    """As dcmtk writes them: 16 bits of precision, 12 of them stored, two's complement without its upper bits."""
+    signed = GRID.astype(np.int16) - 2048
+    dataset = source((signed & 0xFFF).astype(np.uint16))
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 1
+    assert read_image(saved(dataset)).image.values.tolist() == signed.tolist()
+
+
+def test_jpeg_extended_of_12_bits_is_read(source: Make, saved: Save, tmp_path: Path) -> None:
+    if not shutil.which("dcmcjpeg"):
+        pytest.skip("dcmcjpeg is absent: install dcmtk")
+    smooth = np.tile(np.linspace(0, 4095, 64), (64, 1)).astype(np.uint16)
+    encoded, decoded = tmp_path / "encoded.dcm", tmp_path / "decoded.dcm"
+    plain = saved(source(smooth, **CLAIM))
+    subprocess.run(["dcmcjpeg", "+ee", str(plain), str(encoded)], check=True, capture_output=True)
+    subprocess.run(["dcmdjpeg", str(encoded), str(decoded)], check=True, capture_output=True)
+    values = read_image(encoded).image.values
+    assert values.tolist() == read_image(decoded).image.values.tolist()
+    assert np.corrcoef(values.ravel(), smooth.ravel())[0, 1] > 0.999

@@ -180,3 +180,27 @@ def _insert_first(path: Path, element: bytes) -> None:
     data = path.read_bytes()
     at = data.index(b"\x08\x00\x16\x00UI")
     path.write_bytes(data[:at] + element + data[at:])
+
+
+def test_a_chinese_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
+    """The example of PS3.5 K.2."""
+    path = saved(source(SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="XXXXXXXX"))
+    _replace_value(path, b"XXXXXXXX", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=")
+    assert str(written(path, refusal).PatientName) == "Zhang^XiaoDong=张^小东"
+
+
+def test_codes_that_nobody_could_read_are_left_out(source: Make, saved: Save, refusal: Refusal) -> None:
+    items = [Dataset(), Dataset(), Dataset()]
+    items[1].CodeValue = "1"
+    items[2].CodeValue, items[2].CodingSchemeDesignator, items[2].CodeMeaning = "2", "99X", "Chest"
+    copied = written(saved(source(ProcedureCodeSequence=items)), refusal)
+    assert [item.CodeValue for item in copied.ProcedureCodeSequence] == ["2"]
+    assert "ProcedureCodeSequence" not in written(saved(source(ProcedureCodeSequence=items[:2])), refusal)
+
+
+def test_optional_text_that_is_too_long_is_left_out(source: Make, saved: Save, refusal: Refusal) -> None:
+    with tolerant():
+        path = saved(source(PatientComments="x" * 20000, StudyDescription="x" * 65))
+    copied = written(path, refusal)
+    assert "PatientComments" not in copied
+    assert "StudyDescription" not in copied

@@ -116,7 +116,8 @@ def test_a_voi_table_is_repeated(source: Make, saved: Save, result: Results) -> 
     item.add_new("LUTData", "US", [min(255, 2 * value) for value in range(256)])
     dataset.VOILUTSequence = [item]
     (voi,) = state(saved(dataset), result).SoftcopyVOILUTSequence
-    assert list(voi.VOILUTSequence[0].LUTData)[:4] == [0, 2, 4, 6]
+    assert list(voi.VOILUTSequence[0].LUTDescriptor) == [256, 0, 16]
+    assert np.frombuffer(voi.VOILUTSequence[0].LUTData, "<u2")[:4].tolist() == [0, 2 * 257, 4 * 257, 6 * 257]
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 63), (79, 0), (79, 63)])
@@ -207,3 +208,30 @@ def test_a_series_is_outlined_on_the_slices_that_mattered(stack: Callable[..., t
     assert uids == [header.SOPInstanceUID for header in headers[2:5]]
     assert len(lines(dataset, "AI_50")) == 3
     assert (dataset.RescaleIntercept, dataset.RescaleType) == (-1024, "HU")
+
+
+def test_a_table_of_an_odd_number_of_bits_is_written_with_16(
+    source: Make, saved: Save, result: Callable[..., Result]
+) -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [1920, 0, 12])
+    table.add_new("LUTData", "OW", np.linspace(0, 4095, 1920).astype("<u2").tobytes())
+    table.PatientName = "Hidden^Name"
+    read = read_image(saved(source(VOILUTSequence=[table])))
+    (voi,) = build(read.header, read.image, result(read.image)).SoftcopyVOILUTSequence
+    (written,) = voi.VOILUTSequence
+    assert list(written.LUTDescriptor) == [1920, 0, 16]
+    assert np.allclose(np.frombuffer(written.LUTData, "<u2") / 65535, np.linspace(0, 1, 1920), atol=1e-3)
+    assert "PatientName" not in written
+
+
+@pytest.mark.parametrize(("function", "width", "written"), [("LOG?", "400", "400"), ("", "0.5", "1")])
+def test_a_window_that_the_standard_does_not_know_is_written_as_it_was_shown(  # noqa: PLR0917
+    source: Make, saved: Save, result: Callable[..., Result], function: str, width: str, written: str
+) -> None:
+    dataset = source(WindowCenter="900", WindowWidth=width)
+    dataset.add_new("VOILUTFunction", "LO", function)
+    read = read_image(saved(dataset))
+    (voi,) = build(read.header, read.image, result(read.image)).SoftcopyVOILUTSequence
+    assert "VOILUTFunction" not in voi
+    assert str(voi.WindowWidth) == written

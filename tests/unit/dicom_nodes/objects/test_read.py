@@ -322,3 +322,56 @@ def test_malformed_real_files_are_answered_by_their_fault(shared_dicom: Path) ->
         read_image(shared_dicom / "malformed" / "MR_truncated.dcm")
     with pytest.raises(InvalidInstanceError):
         read_image(shared_dicom / "malformed" / "meta_missing_tsyntax.dcm")
+
+
+def test_true_colour_of_12_bits_is_as_bright_as_of_8(source: Make, saved: Save) -> None:
+    deep = np.repeat(np.array([[0, 2048, 4095]], dtype=np.uint16)[..., None], 3, axis=2)
+    image = read_image(saved(source(deep, BitsStored=12, HighBit=11))).image
+    assert np.allclose(image.grey, [[0, 0.5, 1.0]], atol=1e-3)
+
+
+def test_values_of_a_minute_slope_keep_their_contrast(source: Make, saved: Save) -> None:
+    grey = read_image(saved(source(RAMP, RescaleSlope="1e-12"))).image.grey
+    assert (grey.min(), grey.max()) == (0.0, 1.0)
+
+
+def test_a_table_with_fewer_entries_than_it_says_is_refused(source: Make, saved: Save) -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    table.add_new("LUTData", "OW", np.arange(100, dtype="<u2").tobytes())
+    with pytest.raises(NotEligibleError, match="fewer entries"):
+        read_image(saved(source(RAMP, VOILUTSequence=[table])))
+
+
+def test_a_high_bit_outside_of_the_pixel_is_refused(source: Make, saved: Save) -> None:
+    with pytest.raises(NotEligibleError, match="High Bit 200"):
+        read_image(saved(source(RAMP, HighBit=200)))
+
+
+def test_floating_point_pixels_are_refused_in_words(source: Make, saved: Save) -> None:
+    dataset = source(RAMP, PixelData=None, BitsStored=None, HighBit=None, BitsAllocated=32)
+    dataset.FloatPixelData = RAMP.astype("<f4").tobytes()
+    with pytest.raises(NotEligibleError, match="no integers"):
+        read_image(saved(dataset))
+
+
+def test_code_strings_cannot_fill_or_forge_a_log(source: Make, saved: Save) -> None:
+    dataset = source(RAMP)
+    dataset.add_new("BodyPartExamined", "UT", "knee\nadmitted: " + "x" * 30000)
+    dataset.add_new("ViewPosition", "LO", "pa")
+    _, header = read_header(saved(dataset))
+    assert header.body_part == "KNEE?ADMITTED? X"
+    assert header.view_position == "PA"
+
+
+def test_a_sequence_that_never_ends_is_not_taken_for_a_broken_disk(source: Make, saved: Save) -> None:
+    path = saved(source(RAMP))
+    data = path.read_bytes()
+    at = data.index(b"\x10\x00\x10\x00PN")
+    opened = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    path.write_bytes(data[:at] + opened + data[at:])
+    with pytest.raises(InvalidInstanceError, match="cut off"):
+        read_header(path)
+    path.write_bytes(data[:at] + opened * 2000 + data[at:])
+    with pytest.raises(InvalidInstanceError, match="nests"):
+        read_header(path)

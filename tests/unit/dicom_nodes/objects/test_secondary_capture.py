@@ -229,3 +229,22 @@ def test_no_patient_identity_is_drawn_or_described(source: Make, saved: Save, re
     assert np.array_equal(first, render(two.header, two.image, result(two.image)).picture)
     described = build(one.header, one.image, result(one.image))
     assert "Doe" not in described.DerivationDescription + described.ImageComments
+
+
+def test_what_a_source_says_of_its_anatomy_is_written_only_where_it_is_sound(
+    source: Make, saved: Save, result: Callable[..., Result]
+) -> None:
+    dataset = source(InstanceNumber=None)
+    for keyword, value in (
+        ("BodyPartExamined", "chest"),
+        ("ImageLaterality", "Q"),
+        ("PatientOrientation", ["??", "F"]),
+        ("InstanceNumber", "99999999999"),
+    ):
+        dataset.add_new(keyword, "LO", value)
+    read = read_image(saved(dataset))
+    made = build(read.header, read.image, result(read.image))
+    assert made.BodyPartExamined == "CHEST"
+    assert "ImageLaterality" not in made
+    assert not made.PatientOrientation
+    assert made.InstanceNumber == 2**31 - 1
