@@ -19,6 +19,7 @@ from dicom_nodes.status import Verdict
 from service.cli import settings_of
 from service.errors import DestinationError
 from service.observe import configure_logging
+from service.settings import ae_title
 
 if TYPE_CHECKING:
     from dicom_nodes.outgoing import SendOutcome
@@ -37,9 +38,22 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic in the newest
         return host.strip("[]"), int(port)
 
 
+class Title(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """An AE title (PS3.5 section 6.2)."""
+
+    name = "AE TITLE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check."""
+        try:
+            return ae_title(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 TO = click.option("--to", required=True, type=Place(), help="Where the peer listens.")
-CALLED = click.option("--called", required=True, help="AE title of the peer.")
-CALLING = click.option("--calling", default="", help="Our AE title; default: sender.ae_title.")
+CALLED = click.option("--called", required=True, type=Title(), help="AE title of the peer.")
+CALLING = click.option("--calling", type=Title(), help="Our AE title; default: sender.ae_title.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
@@ -69,7 +83,7 @@ def sender(ctx: click.Context) -> None:
 @AS_JSON
 @click.pass_context
 def send(  # noqa: PLR0917 -- click passes them by name
-    ctx: click.Context, paths: tuple[Path, ...], to: tuple[str, int], called: str, calling: str, as_json: bool
+    ctx: click.Context, paths: tuple[Path, ...], to: tuple[str, int], called: str, calling: str | None, as_json: bool
 ) -> None:
     """Send files, folders or a DICOMDIR by C-STORE, as they are. Exit code 1: something was not stored."""
     configure_logging("send")
@@ -93,7 +107,7 @@ def send(  # noqa: PLR0917 -- click passes them by name
 @CALLING
 @AS_JSON
 @click.pass_context
-def echo(ctx: click.Context, to: tuple[str, int], called: str, calling: str, as_json: bool) -> None:
+def echo(ctx: click.Context, to: tuple[str, int], called: str, calling: str | None, as_json: bool) -> None:
     """Verify a peer by C-ECHO. Exit code 1: it does not answer, and why."""
     configure_logging("echo")
     begun = time.monotonic()

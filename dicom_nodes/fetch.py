@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dicom_nodes.commands import Title
 from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
 from dicom_nodes.headers import is_uid
 from dicom_nodes.listener import open_spool
@@ -43,10 +44,10 @@ class Fetched:
 @click.argument("study")
 @click.option("--from", "source", required=True, help="Name of a [peers] section.")
 @click.option("--priors", default=0, show_default=True, type=click.IntRange(min=0), help="So many earlier studies too.")
-@click.option("--called", default="", help="AE title of ours that it counts as sent to; default: listener.ae_title.")
+@click.option("--called", type=Title(), help="AE title of ours that it counts as sent to; default: listener.ae_title.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
-def fetch(ctx: click.Context, study: str, source: str, priors: int, called: str, as_json: bool) -> None:  # noqa: PLR0917
+def fetch(ctx: click.Context, study: str, source: str, priors: int, called: str | None, as_json: bool) -> None:  # noqa: PLR0917
     """Fetch STUDY (a Study Instance UID) from a peer, as if the peer had sent it.
 
     Exit code 0: all of it is here; 1: something is missing, and why; 2: usage or settings; 3: the peer does not

@@ -72,16 +72,19 @@ def associated(
         # Without this each object waits for the peer's delayed acknowledgement, 40 ms.
         event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    association = _entity(to).associate(
-        to.host,
-        to.port,
-        contexts=contexts,
-        ae_title=to.called,
-        max_pdu=MAXIMUM_PDU_BYTES,
-        ext_neg=list(roles),
-        evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
-        tls_args=(to.tls, to.host) if to.tls else None,
-    )
+    try:
+        association = _entity(to).associate(
+            to.host,
+            to.port,
+            contexts=contexts,
+            ae_title=to.called,
+            max_pdu=MAXIMUM_PDU_BYTES,
+            ext_neg=list(roles),
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+            tls_args=(to.tls, to.host) if to.tls else None,
+        )
+    except socket.gaierror:
+        raise DestinationError(f"{to.called} at {to.host}:{to.port}: no name server knows this host") from None
     if not association.is_established:
         reason = _why(association, to, connected=bool(connected))
         raise NotAcceptedError(reason) if association.rejected_contexts else DestinationError(reason)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "PELLUCID__"
 
 
-def _ae_title(value: str) -> str:
+def ae_title(value: str) -> str:
     """Check an AE title by PS3.5 section 6.2: 1 to 16 printable ASCII characters, no backslash."""
     if not 1 <= len(value.strip()) <= 16 or "\\" in value or not (value.isascii() and value.isprintable()):  # noqa: PLR2004
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
@@ -38,7 +38,7 @@ def _time_zone(value: str) -> str:
     return value
 
 
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
+AeTitle = Annotated[str, AfterValidator(ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -7,9 +7,10 @@ import logging
 import multiprocessing
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from celery.platforms import EX_FAILURE
+from celery.platforms import EX_FAILURE, SecurityWarning
 from celery.signals import worker_process_init
 from celery.worker import state
 from prometheus_client import CollectorRegistry
@@ -46,6 +47,8 @@ def run_worker(settings: Settings) -> None:
         SettingsError: a pipeline or model does not exist.
         PipelineError: an explainer or output does not exist; the message lists those that do.
     """
+    # Celery fears for root because of pickle, which we refuse.
+    warnings.simplefilter("ignore", SecurityWarning)
     pipelines = load_pipelines(settings)
     for entry in pipelines:
         check_names("pellucid.explainers", entry.pipeline.explainers, "explainer")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from service.audit.chain import Record
 
 
+_SHORTEST_ID = 8
+
+
 @click.group()
 def audit() -> None:
     """The audit trail: who sent what, which model made which result, and who took it."""
@@ -44,9 +47,14 @@ def verify(ctx: click.Context, known_hash: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines: every record with its whole message.")
 @click.pass_context
 def show(ctx: click.Context, study: str, as_json: bool) -> None:
-    """Show what happened with a STUDY, by its Study Instance UID or a job's id. Exit code 1: nothing is known."""
+    """Show what happened with a STUDY.
+
+    By its Study Instance UID, or a job's id as `pellucid jobs` shows it. Exit code 1: nothing is known of it.
+    """
     records = [
-        record for record, _ in open_log(settings_of(ctx)).records() if study and study in (record.study, record.job)
+        record
+        for record, _ in open_log(settings_of(ctx)).records()
+        if record.study == study or (len(study) >= _SHORTEST_ID and record.job.startswith(study))
     ]
     if as_json:
         click.echo(json.dumps([{**asdict(record), "details": details(record)} for record in records], indent=2))
@@ -55,7 +63,8 @@ def show(ctx: click.Context, study: str, as_json: bool) -> None:
             click.echo(f"{record.at} {record.number} {record.kind}")
             for name, value in details(record).items():
                 click.echo(f"    {name}: {value}")
-    ctx.exit(0 if records else 1)
+    if not records:
+        raise click.ClickException(f"the audit trail knows nothing of '{study}'")
 
 
 def details(record: Record) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from service.ledger.transactions import Ledger, moment, put
 from service.types import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
 _FORGOTTEN_AFTER_S = 86_400.0
@@ -64,11 +65,30 @@ class Backlog:
 class Reports(Ledger):
     """Read-only views, and the heartbeat that feeds one of them."""
 
-    def jobs(self, *, limit: int = 200, study_instance_uid: str = "") -> list[JobReport]:
-        """Newest jobs first."""
+    def jobs(
+        self,
+        *,
+        limit: int = 200,
+        study_instance_uid: str = "",
+        states: Collection[str] = (),
+        undelivered: bool = False,
+    ) -> list[JobReport]:
+        """Newest jobs first.
+
+        Args:
+            limit: at most so many.
+            study_instance_uid: only of this study.
+            states: only in these; empty: in any.
+            undelivered: only those with an object that a destination does not have.
+        """
         query = select(jobs).order_by(jobs.c.created_at.desc()).limit(limit)
         if study_instance_uid:
             query = query.where(jobs.c.study_instance_uid == study_instance_uid)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        if undelivered:
+            on_its_way = select(objects.c.job_id).join(deliveries).where(deliveries.c.state != DeliveryState.DELIVERED)
+            query = query.where(jobs.c.id.in_(on_its_way))
         with self.reading() as connection:
             reports = []
             for row in connection.execute(query).all():

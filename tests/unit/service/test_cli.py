@@ -48,6 +48,33 @@ def test_jobs_of_a_new_ledger_are_an_empty_list(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("jobs", "--limit", "0"), "x>=1"),
+        (("jobs", "--state", "lost"), "'lost' is not one of"),
+        (("echo", "--to", "127.0.0.1:104", "--called", "LONGER THAN SIXTEEN"), "1 to 16 printable"),
+        (("echo", "--to", "localhost", "--called", "PACS"), "is not HOST:PORT"),
+    ],
+)
+def test_a_wrong_argument_ends_with_code_2_and_says_what_is_wrong(arguments: tuple[str, ...], words: str) -> None:
+    done = pellucid(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_a_host_that_no_name_server_knows_is_out_of_reach() -> None:
+    done = pellucid("echo", "--to", "nobody.invalid:104", "--called", "PACS", "--json")
+    assert done.returncode == 1
+    assert "no name server knows" in json.loads(done.stdout)["reason"]
+
+
+def test_an_audit_trail_that_knows_nothing_of_a_study_says_so(tmp_path: Path) -> None:
+    done = pellucid("audit", "show", "1.2.3", PELLUCID__STATE__DIRECTORY=str(tmp_path))
+    assert done.returncode == 1
+    assert "knows nothing of '1.2.3'" in done.stderr
+
+
 def test_retrying_an_unknown_job_says_so(tmp_path: Path) -> None:
     done = pellucid("retry", "abc", PELLUCID__STATE__DIRECTORY=str(tmp_path))
     assert done.returncode == 2

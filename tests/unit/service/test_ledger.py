@@ -211,6 +211,26 @@ def test_a_rejected_object_waits_for_a_retry(books: Books) -> None:
         books.work.retry("j1")
 
 
+def test_jobs_are_found_by_state_and_by_what_a_destination_does_not_have(books: Books) -> None:
+    for name in ("a", "b", "c"):
+        books.arrive(name)
+        books.work.assign([new_job(name, name)], [])
+    for name in ("a", "b"):
+        claim = books.work.claim(name, **LEASE)
+        assert claim
+        books.work.finish(claim, [outbox_object(name, f"of-{name}")], ["@PACS"])
+    for delivery in books.deliveries.claim("@PACS", lease_s=60):
+        if delivery.object.job_id == "a":
+            books.deliveries.delivered(delivery)
+
+    def found(**chosen: object) -> set[str]:
+        return {report.job.id for report in books.reports.jobs(**chosen)}
+
+    assert found() == {"a", "b", "c"}
+    assert found(states=[JobState.QUEUED, JobState.FAILED]) == {"c"}
+    assert found(undelivered=True) == {"b"}
+
+
 def test_a_destination_is_sent_only_the_kinds_it_can_show(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])
