@@ -73,6 +73,7 @@ def _context(settings: Settings, peer: Peer) -> ssl.SSLContext:
             trusted=chosen.trusted,
             certificate=chosen.certificate,
             key=chosen.key,
+            crl=chosen.crl,
             # A certificate that is known by itself needs no name in it; hospitals' devices often have none.
             check_name=not peer.certificate,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.audit.chain import read_place
 from service.audit.trail import open_log
-from service.tls import client_context, expiries, server_context
+from service.tls import client_context, expiries, revocation_ends, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _SOON = timedelta(days=30)
+_VERY_SOON = timedelta(days=2)
+"""Revocation lists are made anew every day or week."""
 _MANY_RECORDS = 1000
 
 
@@ -146,20 +148,27 @@ def certificates(settings: Settings) -> Iterator[Diagnosis]:
     """Whether TLS can be spoken, and for how long."""
     tls, audited = settings.tls, settings.audit
     if tls.port:
-        server_context(certificate=tls.certificate, key=tls.key, trusted=tls.trusted)
+        server_context(certificate=tls.certificate, key=tls.key, trusted=tls.trusted, crl=tls.crl)
     if audited.syslog_host:
         client_context(trusted=audited.syslog_trusted, certificate=audited.syslog_certificate, key=audited.syslog_key)
     paths = [tls.certificate, tls.trusted, audited.syslog_trusted, audited.syslog_certificate]
-    now = datetime.now(UTC)
     for path, name, end in expiries(path for path in dict.fromkeys(paths) if path):
-        text = f"{name or path} is valid until {end:%Y-%m-%d}"
-        if end <= now:
-            state, advice = State.PROBLEM, "replace it: nobody will accept it"
-        elif end - now < _SOON:
-            state, advice = State.WARNING, "replace it in time"
-        else:
-            state, advice = State.OK, ""
-        yield Diagnosis(name=f"certificate {Path(path).name}", state=state, found=text, advice=advice)
+        late = "replace it: nobody will accept it"
+        yield _ending(f"certificate {Path(path).name}", f"{name or path} is valid", end, within=_SOON, late=late)
+    for issuer, end in revocation_ends(tls.crl) if tls.crl else ():
+        late = f"replace it: no certificate of {issuer} is accepted"
+        yield _ending("revocation list", f"that of {issuer} holds", end, within=_VERY_SOON, late=late)
+
+
+def _ending(name: str, what: str, end: datetime, *, within: timedelta, late: str) -> Diagnosis:
+    left = end - datetime.now(UTC)
+    if left <= timedelta():
+        state, advice = State.PROBLEM, late
+    elif left < within:
+        state, advice = State.WARNING, "replace it in time"
+    else:
+        state, advice = State.OK, ""
+    return Diagnosis(name=name, state=state, found=f"{what} until {end:%Y-%m-%d}", advice=advice)
 
 
 def audit(settings: Settings) -> Iterator[Diagnosis]:

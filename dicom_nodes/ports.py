@@ -11,11 +11,11 @@ from dicom_nodes.server import Server
 from dicom_nodes.stow import Door, StowService
 from dicom_nodes.web_server import WebServer
 from service.errors import SettingsError
-from service.tls import server_context
+from service.tls import ServerContexts
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from dicom_nodes.budgets import TurnedAway
     from dicom_nodes.reception import Store
@@ -34,8 +34,8 @@ def bind_all(settings: Settings, service: Service, turned_away: TurnedAway) -> l
     servers = [bind(settings, service, turned_away=turned_away)] if settings.listener.plain else []
     chosen = settings.tls
     if chosen.port:
-        tls = server_context(certificate=chosen.certificate, key=chosen.key, trusted=chosen.trusted)
-        servers.append(bind(settings, service, tls=tls, turned_away=turned_away))
+        tls = ServerContexts(certificate=chosen.certificate, key=chosen.key, trusted=chosen.trusted, crl=chosen.crl)
+        servers.append(bind(settings, service, tls=tls.current, turned_away=turned_away))
     if not servers:
         raise SettingsError("listener.plain is false and tls.port is 0: set tls.port")
     return servers
@@ -54,7 +54,7 @@ def bind(
     settings: Settings,
     service: Service,
     *,
-    tls: ssl.SSLContext | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     turned_away: TurnedAway = lambda _address, _kind, _reason: None,
 ) -> Server:
     """Take one port.

@@ -46,7 +46,7 @@ class Server:
         port: int,
         limits: Limits,
         allows: Callable[[str], bool] = lambda _address: True,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         turned_away: TurnedAway = lambda _address, _kind, _reason: None,
     ) -> None:
         """Bind the port; `start` begins to accept.
@@ -57,7 +57,7 @@ class Server:
             port: 0 takes a free one; see `port`.
             limits: what peers may take.
             allows: tells whether an IP address may connect at all.
-            tls: speak TLS on this port; peers must show a certificate that it trusts.
+            tls: speak TLS on this port with the context that it returns; peers must show a certificate.
             turned_away: hears of every connection or association that is refused: address, kind, reason.
 
         Raises:
@@ -131,7 +131,7 @@ class Server:
         if self._tls is not None:
             try:
                 # Nothing is read or written yet: hands are shaken in the connection's own thread.
-                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                connection = self._tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:
                 connection.close()
                 return

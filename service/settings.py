@@ -83,6 +83,7 @@ class Tls(Strict):
     certificate: str = ""
     key: str = ""
     trusted: str = ""
+    crl: str = ""
 
 
 class Intake(Strict):

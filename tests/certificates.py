@@ -60,6 +60,23 @@ class Authority:
         pair.key.chmod(0o600)
         return pair
 
+    def revoke(self, *pairs: Pair, days: int = 30) -> Path:
+        """Write the revocation list with these certificates in it; `days` may lie in the past."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now + timedelta(days=min(-1, days - 1)))
+            .next_update(now + timedelta(days=days))
+        )
+        for pair in pairs:
+            serial = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        path = self._folder / "crl.pem"
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

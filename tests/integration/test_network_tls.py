@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import Authority
+from certificates import Authority, Pair
 from network import AE, cr_image, write_image
 from prometheus_client import CollectorRegistry
 from require import require_tool
@@ -35,13 +35,12 @@ from service.ledger.database import open_database
 from service.metrics import ListenerMetrics
 from service.settings import Peer
 from service.spool import Spool
-from service.tls import client_context, server_context
+from service.tls import ServerContexts, client_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from certificates import Pair
 
 HANDSHAKE_S = 3.0
 
@@ -67,7 +66,9 @@ class House:
 
 
 @contextmanager
-def tls_station(folder: Path, authority: Authority, peers: Mapping[str, Peer], *, known_only: bool) -> Iterator[House]:
+def tls_station(
+    folder: Path, authority: Authority, peers: Mapping[str, Peer], *, known_only: bool, crl: str = ""
+) -> Iterator[House]:
     engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
     spool = Spool(folder / "spool")
     spool.prepare()
@@ -85,7 +86,9 @@ def tls_station(folder: Path, authority: Authority, peers: Mapping[str, Peer], *
         host="127.0.0.1",
         port=0,
         limits=Limits(association_timeout_s=HANDSHAKE_S, network_timeout_s=20.0),
-        tls=server_context(certificate=str(own.certificate), key=str(own.key), trusted=str(authority.path)),
+        tls=ServerContexts(
+            certificate=str(own.certificate), key=str(own.key), trusted=str(authority.path), crl=crl
+        ).current,
         turned_away=witness.turned_away,
     )
     server.start()
@@ -311,3 +314,58 @@ def test_what_arrived_is_audited_when_its_association_ends(house: House, tmp_pat
     text = b"".join(path.read_bytes() for path in house.audit.segments())
     assert b"1.2.3" in text
     assert b"Mustermann" not in text
+
+
+def test_a_revoked_certificate_is_refused_and_others_are_served(tmp_path: Path, authority: Authority) -> None:
+    stolen, good = authority.issue("CT1"), authority.issue("CT2")
+    crl = authority.revoke(stolen)
+    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house:
+        assert dcmtk("echoscu", house, stolen) != 0
+        assert dcmtk("echoscu", house, good) == 0
+        assert house.turned_away("tls") == 1
+
+
+def test_a_list_that_is_replaced_counts_from_the_next_connection_on(tmp_path: Path, authority: Authority) -> None:
+    own = authority.issue("CT1")
+    crl = authority.revoke()
+    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house:
+        verify(destination(house, own))
+        crl.write_text("half written", encoding="ascii")
+        verify(destination(house, own))
+        authority.revoke(own)
+        with pytest.raises(DestinationError):
+            verify(destination(house, own))
+
+
+@pytest.mark.parametrize("fault", ["ended", "of another authority"])
+def test_without_a_valid_list_nobody_of_that_issuer_is_accepted(
+    tmp_path: Path, authority: Authority, fault: str
+) -> None:
+    other = Authority(tmp_path / "other", "Somebody else")
+    crl = authority.revoke(days=-1) if fault == "ended" else other.revoke()
+    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house, pytest.raises(DestinationError):
+        verify(destination(house, authority.issue("CT1")))
+
+
+def test_a_server_whose_certificate_was_revoked_gets_nothing(house: House) -> None:
+    crl = house.authority.revoke(
+        Pair(certificate=house.authority.path.parent / "listener.pem", key=house.authority.path)
+    )
+    context = client_context(trusted=str(house.authority.path), crl=str(crl))
+    with pytest.raises(DestinationError):
+        verify(destination(house, house.authority.issue("CT1"), tls=context))
+
+
+def test_a_client_that_asks_to_negotiate_anew_is_cut_off(house: House) -> None:
+    own = house.authority.issue("CT1")
+    place = ["-connect", f"127.0.0.1:{house.port}", "-tls1_2", "-cert", str(own.certificate), "-key", str(own.key)]
+    done = subprocess.run(
+        [require_tool("openssl"), "s_client", *place, "-CAfile", str(house.authority.path)],
+        input=b"R\nR\n",
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"RENEGOTIATING" in done.stdout + done.stderr
+    assert b"no renegotiation" in (done.stdout + done.stderr).lower()
+    verify(destination(house, own))

@@ -103,3 +103,17 @@ def test_records_that_the_collector_does_not_get_are_warned_of(tmp_path: Path, m
     for number in range(3):
         trail.alert(f"10.0.0.{number}", "unknown AE title")
     assert states(audit, chosen) == [State.WARNING]
+
+
+@pytest.mark.parametrize(("days", "state"), [(30, State.OK), (1, State.WARNING), (-1, State.PROBLEM)])
+def test_revocation_lists_are_warned_of_before_they_end(tmp_path: Path, days: int, state: State) -> None:
+    authority = Authority(tmp_path / "pki")
+    own = authority.issue("listener", days=300)
+    chosen = settings(
+        tmp_path,
+        TLS__PORT="2762",
+        TLS__CERTIFICATE=str(own.certificate),
+        TLS__KEY=str(own.key),
+        TLS__CRL=str(authority.revoke(days=days)),
+    )
+    assert states(certificates, chosen) == [State.OK, state]
