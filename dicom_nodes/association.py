@@ -81,13 +81,18 @@ class ServedAssociation:
         if agreement is None:
             return
         self._contexts = agreement.contexts
+        last_words = ABORT
         try:
             last_words = self._serve(agreement.pdu)
         finally:
             if self._request is not None:
                 self._request.reception.discard()
+            # The peer may come again as soon as it hears of the end, and need not wait while that is written down.
+            self._service.leaves(self._peer)
+            heard = self._say(last_words)
             self._service.ended(self._peer)
-        self._last_words(last_words)
+        if heard:
+            self._wire.finish()
 
     def abort(self) -> None:
         """End it from another thread."""
@@ -105,6 +110,7 @@ class ServedAssociation:
         try:
             return agree(request, self._service.contexts(), maximum_pdu_bytes=self._maximum_pdu_bytes)
         except BaseException:
+            self._service.leaves(self._peer)
             self._service.ended(self._peer)
             raise
 
@@ -214,11 +220,15 @@ class ServedAssociation:
         self._wire.send(pdus, timeout_s=self._tolerance.silence_s)
 
     def _last_words(self, words: bytes) -> None:
+        if self._say(words):
+            self._wire.finish()
+
+    def _say(self, words: bytes) -> bool:
         try:
             self._wire.send(words, timeout_s=1.0)
         except OSError:
-            return
-        self._wire.finish()
+            return False
+        return True
 
 
 def _has_data_set(elements: dict[int, bytes]) -> bool:

@@ -123,10 +123,14 @@ class Counted:
         """Tell the service."""
         return self._service.notice(command, data)
 
-    def ended(self, peer: Peer) -> None:
-        """Forget the association."""
+    def leaves(self, peer: Peer) -> None:
+        """Give its place to another one."""
         with self._lock:
             self._peers.pop(peer.association, None)
+        self._service.leaves(peer)
+
+    def ended(self, peer: Peer) -> None:
+        """Tell the service."""
         self._service.ended(peer)
 
     def names(self) -> list[str]:

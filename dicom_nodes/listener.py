@@ -89,9 +89,12 @@ class StorageService:
         """Take note of what a peer committed to, or of what a study consists of."""
         return self._notices.take(command, data) if self._notices else Answer(status=SOP_CLASS_NOT_SUPPORTED)
 
+    def leaves(self, peer: Peer) -> None:
+        """Let the peer come again."""
+        self._peers.ended(peer.association)
+
     def ended(self, peer: Peer) -> None:
         """Let the intake count the study as complete; if the ledger is away, the entry expires by itself."""
-        self._peers.ended(peer.association)
         try:
             self._store.close(peer.association)
         except Exception as error:  # noqa: BLE001 -- the association is over, nobody else will report it

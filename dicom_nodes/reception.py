@@ -14,7 +14,7 @@ from dicom_nodes.status import SUCCESS, Answer, MismatchError, answer_for
 from dicom_nodes.witness import Witness
 from service.errors import InvalidInstanceError, PellucidError
 from service.ledger.arrivals import Arrival, Outcome
-from service.ledger.recorder import Recorder
+from service.together import Together
 from service.types import Instance
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Store:
         self.witness = witness or Witness()
         self._spool = spool
         self._arrivals = arrivals
-        self._recorder = Recorder(arrivals)
+        self._recorded = Together(arrivals.record_all)
         self._stored = stored
         self._clock = clock
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Store:
             association_expires_at=self._clock() + OPEN_FOR_S,
         )
         try:
-            outcome = self._recorder.record(arrival)
+            outcome = self._recorded.do(arrival)
         except Exception:
             self._forget(key)
             raise

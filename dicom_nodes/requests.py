@@ -103,8 +103,11 @@ class Service(Protocol):
     def notice(self, command: NoticeCommand, data: bytes) -> Answer:
         """Take note of what a peer tells us; `data` is its encoded data set."""
 
+    def leaves(self, peer: Peer) -> None:
+        """An admitted association ends, in whatever way, and the peer is about to hear of it: its place is free."""
+
     def ended(self, peer: Peer) -> None:
-        """An admitted association ended, in whatever way."""
+        """An association that left is over: write it down; nobody waits for that."""
 
 
 class Refused:

@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from service.files import make_directory
+from service.together import Together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 GENESIS = "0" * 64
@@ -59,6 +60,17 @@ class Record:
     def line(self) -> bytes:
         """Return the one way to write it."""
         return json.dumps(asdict(self), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What somebody wants to have written; the log adds number, time and hashes."""
+
+    kind: str
+    message: str
+    study: str
+    job: str
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +119,7 @@ class AuditLog:
         self.folder = folder
         self._clock = clock
         self._head = folder / "head"
+        self._together = Together(self._append_all)
 
     def append(self, *, kind: str, message: str, study: str = "", job: str = "", note: str = "") -> Record:
         """Write a record and put it on the disk.
@@ -114,21 +127,22 @@ class AuditLog:
         Raises:
             OSError: it could not be written; the log is as before.
         """
+        return self._together.do(Entry(kind=kind, message=message, study=study, job=job, note=note))
+
+    def _append_all(self, entries: Sequence[Entry]) -> list[Record]:
+        """Write records for entries of several threads, with one wait for the disk."""
         make_directory(self.folder)
         with self.locked():
             end = self._end()
-            record = Record(
-                number=end.place.number + 1,
-                at=datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
-                kind=kind,
-                study=study,
-                job=job,
-                message=message,
-                note=note or end.remark,
-                previous=end.place.hash,
-            ).sealed()
-            self._write(record, end)
-            return record
+            at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+            records: list[Record] = []
+            previous, remark = end.place.hash, end.remark
+            for number, entry in enumerate(entries, start=end.place.number + 1):
+                values = {**asdict(entry), "note": entry.note or remark}
+                records.append(Record(number=number, at=at, previous=previous, **values).sealed())
+                previous, remark = records[-1].hash, ""
+            self._write(records, end)
+            return records
 
     def segments(self) -> list[Path]:
         """The files of the log, oldest first."""
@@ -188,25 +202,26 @@ class AuditLog:
         torn = size - place.offset
         return _End(place=place, remark=f"an unfinished record of {torn} bytes was dropped" if torn else "")
 
-    def _write(self, record: Record, end: _End) -> None:
+    def _write(self, records: Sequence[Record], end: _End) -> None:
         segment, offset = end.place.segment, end.place.offset
-        if segment == 0 or end.fresh or self._day_of(segment) != record.at[:10]:
+        if segment == 0 or end.fresh or self._day_of(segment) != records[0].at[:10]:
             segment, offset = segment + 1, 0
-        line = record.line()
+        lines = b"".join(record.line() for record in records)
         descriptor = os.open(self._segment(segment), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             # Drops what a crash left unfinished; nobody was told that it had been written.
             os.ftruncate(descriptor, offset)
             written = 0
-            while written < len(line):
-                written += os.pwrite(descriptor, line[written:], offset + written)
+            while written < len(lines):
+                written += os.pwrite(descriptor, lines[written:], offset + written)
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, offset)
             raise
         finally:
             os.close(descriptor)
-        place = Place(number=record.number, hash=record.hash, segment=segment, offset=offset + len(line))
+        last = records[-1]
+        place = Place(number=last.number, hash=last.hash, segment=segment, offset=offset + len(lines))
         write_place(self._head, place)
 
     def _day_of(self, segment: int) -> str:

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -280,6 +281,7 @@ def _by_class(made: tuple[OutboxObject, ...]) -> dict[str, tuple[str, ...]]:
     return classes
 
 
+@cache
 def _software() -> str:
     return f"pellucid {version('pellucid')}"
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import multiprocessing
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,6 +169,20 @@ def test_reading_goes_on_behind_a_place(log: AuditLog) -> None:
 def test_files_are_for_their_owner_alone(log: AuditLog) -> None:
     assert stat.S_IMODE(log.folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in log.folder.iterdir()} == {0o600}
+
+
+def test_records_of_several_threads_wait_for_the_disk_together(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("service.audit.chain.os.fsync", synced.append)
+    with ThreadPoolExecutor(8) as pool, log._together._doing:
+        made = [pool.submit(log.append, kind="test", message=f"<t n='{number}'/>") for number in range(8)]
+        while len(log._together._queue) < 8:
+            time.sleep(0.01)
+    assert len(synced) == 1
+    assert sorted(future.result().number for future in made) == [6, 7, 8, 9, 10, 11, 12, 13]
+    found = verify(log)
+    assert found.intact
+    assert found.records == 13
 
 
 def append_many(folder: Path, count: int) -> None:
