@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 100
 _SAME_ASSOCIATION_S = 2.0
 """So long a report may come on the association that asked; later ones come to our listener."""
+_LONGEST_PATIENCE_S = 86_400.0
 _SOP_INSTANCE = "00080018"
 
 
@@ -120,7 +121,7 @@ class Confirmer:
         self._deliveries.asked(
             batch,
             transaction_uid=transaction,
-            again_after_s=self._settings.sender.confirm_timeout_s,
+            again_after_s=self._patience_s(batch),
             reason="sent; the peer was asked for storage commitment",
         )
         instances = [(entry.object.sop_class_uid, entry.object.sop_instance_uid) for entry in batch]
@@ -133,6 +134,11 @@ class Confirmer:
             return
         if report is not None:
             self._settlement.settle(report)
+
+    def _patience_s(self, batch: Sequence[Delivery]) -> float:
+        """Wait as long again as was waited so far: some archives commit hours later, and only to the last request."""
+        waited = max((time.time() - entry.sent_at.timestamp() for entry in batch if entry.sent_at), default=0.0)
+        return max(self._settings.sender.confirm_timeout_s, min(waited, _LONGEST_PATIENCE_S))
 
     def _look_for(self, peer: Peer, to: Destination | WebDestination, batch: Sequence[Delivery]) -> None:
         limit_s = self._settings.sender.confirm_timeout_s

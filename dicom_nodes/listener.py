@@ -15,7 +15,7 @@ from dicom_nodes.contexts import Acceptable
 from dicom_nodes.notices import Notices
 from dicom_nodes.peers import Peers
 from dicom_nodes.ports import GRACE_S, bind_all, bind_web, end_all
-from dicom_nodes.reception import Store
+from dicom_nodes.reception import OPEN_FOR_S, Store
 from dicom_nodes.requests import Rejection
 from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, Answer
 from dicom_nodes.witness import RecordingWitness
@@ -26,6 +26,7 @@ from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
+from service.ledger.timekeeping import Reach, Steps, Timekeeping
 from service.ledger.work import Work
 from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
@@ -133,6 +134,8 @@ class Listener:
         app = make_app(settings)
         self._settings = settings
         self._woken = threading.Event()
+        self._steps = Steps()
+        self._timekeeping = Timekeeping(engine)
         self._reports = Reports(engine)
         self._spool = open_spool(settings)
         self._registry = CollectorRegistry()
@@ -147,6 +150,7 @@ class Listener:
             pipelines=pipelines,
             wake=lambda job, priority: enqueue(app, job, priority),
             quiet_period_s=settings.intake.quiet_period_s,
+            clock_was_set=self._clock_was_set,
         )
         titles = {title for entry in pipelines for title in entry.called_ae_titles}
         service = StorageService(
@@ -189,12 +193,31 @@ class Listener:
     def _place(self) -> str:
         return ", ".join(f"{self._settings.listener.host}:{server.port}" for server in self._servers)
 
+    def _clock_was_set(self) -> bool:
+        found = self._steps.happened()
+        if found:
+            self._timekeeping.begin_anew(association_s=OPEN_FOR_S)
+        return found
+
+    def _sweep(self) -> None:
+        sender = self._settings.sender
+        self._timekeeping.pull_in(
+            Reach(
+                job_lease_s=self._settings.worker.lease_s,
+                delivery_lease_s=sender.lease_s,
+                delivery_pause_s=sender.longest_retry_s,
+                confirmation_s=sender.confirm_timeout_s,
+                association_s=OPEN_FOR_S,
+            )
+        )
+        self._intake.sweep()
+
     def _rounds(self, finished: threading.Event) -> None:
         intake = Round("intake", 0.0, self._intake.run_once)
         timed = [
             Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("listener", self._place)),
             Round("keeping associations open", HEARTBEAT_S, self._store.renew),
-            Round("sweep", self._settings.intake.sweep_interval_s, self._intake.sweep),
+            Round("sweep", self._settings.intake.sweep_interval_s, self._sweep),
             Round("looking for files without a row", math.inf, self._store.set_orphans_aside),
         ]
         while not finished.is_set():

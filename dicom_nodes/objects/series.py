@@ -89,10 +89,11 @@ def read_series(paths: Iterable[Path], *, accepts: Accepts | None = None, minimu
         minimum_slices: fewer are no series.
 
     Raises:
-        NotEligibleError: no series is left; the message says what was left out.
+        NotEligibleError: no series is left, the message says what was left out; or the files are of several patients.
         UndecodableError: more slices are unreadable than a result could hide.
     """
     left_out: Counter[str] = Counter()
+    patients: set[str] = set()
     by_series: dict[str, list[_Slice]] = defaultdict(list)
     for path in paths:
         found = _slice_of(path, accepts)
@@ -100,6 +101,9 @@ def read_series(paths: Iterable[Path], *, accepts: Accepts | None = None, minimu
             left_out[found] += 1
         else:
             by_series[text(found.header, "SeriesInstanceUID")].append(found)
+            patients.add(text(found.header, "PatientID"))
+    if len(patients) > 1:
+        raise NotEligibleError(f"images of {len(patients)} patients came under one Study Instance UID")
     stacks = [_stack(slices, left_out) for _, slices in sorted(by_series.items())]
     readable = [stack for stack in stacks if len(stack) >= minimum_slices]
     if not readable:

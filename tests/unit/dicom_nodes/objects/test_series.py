@@ -174,3 +174,15 @@ def test_a_real_mr_is_read_whole(shared_dicom: Path) -> None:
     source = read_series((shared_dicom / "mr-series").glob("*.dcm"))
     assert len(source.series.slices) == 12
     assert source.series.slice_spacing_mm == pytest.approx(1.0)
+
+
+def test_images_of_two_patients_under_one_study_are_never_read_together(tmp_path: Path) -> None:
+    paths = stack(tmp_path)
+
+    def mistaken(dataset: Dataset) -> None:
+        dataset.PatientID = "SOMEBODY-ELSE"
+
+    change(paths[-1], mistaken)
+    with pytest.raises(NotEligibleError, match="images of 2 patients came under one Study Instance UID") as refused:
+        read_series(paths)
+    assert "SOMEBODY" not in str(refused.value)
