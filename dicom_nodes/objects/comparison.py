@@ -120,7 +120,7 @@ def _title(scene: Scene) -> list[Line]:
 
 
 def _legend(scene: Scene) -> list[Line]:
-    if scene.attribution is None:
+    if scene.attribution is None or scene.withheld:
         return []
     told = legend(scene.attribution.method)
     return [Line(text=told.reading, size=20, colour=WHITE), Line(text=told.not_told, size=20, colour=AMBER)]

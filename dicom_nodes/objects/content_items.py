@@ -21,6 +21,7 @@ CONTEXT = "HAS OBS CONTEXT"
 MODIFIER = "HAS CONCEPT MOD"
 PROPERTIES = "HAS PROPERTIES"
 SELECTED = "SELECTED FROM"
+INFERRED = "INFERRED FROM"
 ACQUISITION = "HAS ACQ CONTEXT"
 
 
@@ -80,15 +81,16 @@ def number(
     return _with(item, children)
 
 
-def outline(name: Code, points: NDArray[np.float64], image: Dataset) -> Dataset:
+def outline(name: Code, points: NDArray[np.float64], image: Dataset, *, relationship: str = CONTAINS) -> Dataset:
     """Return a SCOORD polyline on an image.
 
     Args:
         name: the concept.
         points: shape (n, 2), column and row from the top-left corner of the first pixel (PS3.3 C.18.6.1.1).
         image: a Referenced SOP item.
+        relationship: to what it is a child of.
     """
-    item = _item("SCOORD", name, CONTAINS)
+    item = _item("SCOORD", name, relationship)
     item.GraphicType = "POLYLINE"
     item.GraphicData = [float(f"{coordinate:.2f}") for coordinate in points.ravel()]
     return _with(item, [reference("IMAGE", None, image, relationship=SELECTED)])

@@ -18,6 +18,8 @@ from dicom_nodes.objects.subject import explanations_of
 from service.types import Code
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydicom.dataset import Dataset
 
     from dicom_nodes.objects.contours import Region
@@ -50,58 +52,47 @@ class _Topic:
     about: Subject
     finding: Finding
     attribution: Attribution | None
-    leading: bool
-    """True for the default explanation, whose groups carry the finding itself."""
 
 
 def measurement_groups(about: Subject) -> list[Dataset]:
-    """Return the groups of every finding.
+    """Return the groups of every finding: one per outline of its default explanation at half maximum (TID 1410).
 
-    The default explanation of a finding at or above its operating point gives one group per outline at half maximum
-    (TID 1410), each further explanation one group with its largest. Where there is nothing to outline (below the
-    operating point, no map, a map that must not be shown) the finding is the image's (TID 1501): an outline would
-    read as a lesion. An explanation without outline beside the default one has no group; `evaluations` tells of it.
+    Where there is nothing to outline (below the operating point, no map, a map that must not be shown) the finding is
+    the image's (TID 1501): an outline would read as a lesion. Further explanations have no group, as a viewer draws
+    and labels every group at once; `evaluations` tells of them.
     """
     groups = []
     for order, finding in enumerate(about.result.findings):
-        for topic in _topics(about, finding):
-            parts = _parts(topic)
-            if topic.leading:
-                groups += [_group(topic, part, order) for part in parts or [_whole(topic)]]
-            else:
-                groups += [_group(topic, part, order) for part in parts[:1]]
+        default = (*explanations_of(about.result, finding), None)[0]
+        topic = _Topic(about=about, finding=finding, attribution=default)
+        groups += [_group(topic, part, order) for part in _parts(topic) or [_whole(topic)]]
     return groups
 
 
 def evaluations(about: Subject) -> list[Dataset]:
-    """Return what is told of explanations that outline nothing beside the default one: verdict, reason, figures."""
-    silent = [
-        topic
+    """Return what is told of each explanation beside the default one: largest outline, verdict, reason, figures."""
+    return [
+        _evaluation(_Topic(about=about, finding=finding, attribution=attribution), attribution)
         for finding in about.result.findings
-        for topic in _topics(about, finding)
-        if not topic.leading and not _parts(topic)
-    ]
-    return [
-        content.code(dcm("130401", "Visual explanation"), _method(topic.attribution), children=_told(topic))
-        for topic in silent
-        if topic.attribution is not None
+        for attribution in explanations_of(about.result, finding)[1:]
     ]
 
 
-def _told(topic: _Topic) -> list[Dataset]:
-    """Return the verdict on an explanation with its reasons and figures, as properties of it."""
-    told = _trust(topic.attribution)
-    for item in told:
-        item.RelationshipType = content.PROPERTIES
-    return told
-
-
-def _topics(about: Subject, finding: Finding) -> list[_Topic]:
-    explained = explanations_of(about.result, finding) or (None,)
-    return [
-        _Topic(about=about, finding=finding, attribution=attribution, leading=place == 0)
-        for place, attribution in enumerate(explained)
+def _evaluation(topic: _Topic, attribution: Attribution) -> Dataset:
+    outlines = [
+        content.outline(
+            dcm("111030", "Image Region"),
+            part.region.points,
+            reference(topic.about.headers[part.index]),
+            relationship=content.INFERRED,
+        )
+        for part in _parts(topic)[:1]
+        if part.region is not None
     ]
+    about = content.text(dcm("121071", "Finding"), captions.verdict(topic.finding), relationship=content.PROPERTIES)
+    verdict = _verdict(attribution, _figures(attribution), relationship=content.PROPERTIES)
+    children = [about, verdict, *outlines]
+    return content.code(dcm("130401", "Visual explanation"), _method(attribution), children=children)
 
 
 def _parts(topic: _Topic) -> list[_Part]:
@@ -124,24 +115,23 @@ def _whole(topic: _Topic) -> _Part:
 def _group(topic: _Topic, part: _Part, order: int) -> Dataset:
     """Planar ROI Measurements and Qualitative Evaluations (TID 1410), or without the ROI (TID 1501).
 
-    The probability belongs to the image and the verdict to the explanation, so only the first group has them.
+    The probability belongs to the image and the verdict to the explanation, so only the first group has them. Viewers
+    print a group's first five numbers beside its outline, in this order.
     """
     finding, about, first = topic.finding, topic.about, part.ordinal == 0
-    header, attribution = about.images[part.index].header, topic.attribution
-    site = codes.finding_site(header.body_part)
+    site = codes.finding_site(about.images[part.index].header.body_part)
     items = [
         content.text(dcm("112039", "Tracking Identifier"), _identifier(topic, part), relationship=content.CONTEXT),
         content.uid(
             dcm("112040", "Tracking Unique Identifier"), _tracking_uid(topic, part), relationship=content.CONTEXT
         ),
         content.code(dcm("121071", "Finding"), _finding_code(finding)),
-        *_explanation(attribution),
+        *_explanation(topic.attribution),
         *([content.code(_FINDING_SITE, site, relationship=content.MODIFIER)] if site else []),
         _place(topic, part, order),
-        *(_probability(about.result, finding) if first and topic.leading else []),
-        # Viewers print the first few numbers of a group beside its outline.
+        *(_probability(about.result, finding) if first else []),
         *_measurements(topic, part),
-        *(_trust(attribution) if first else []),
+        *(_trust(topic.attribution, part) if first else []),
     ]
     template = "1501" if part.region is None else "1410"
     return content.container(dcm("125007", "Measurement Group"), items, template=template)
@@ -162,21 +152,17 @@ def _place(topic: _Topic, part: _Part, order: int) -> Dataset:
 
 
 def _identifier(topic: _Topic, part: _Part) -> str:
-    finding, attribution = topic.finding, topic.attribution
     where = f", slice {part.index + 1}" if topic.about.series else ""
-    if not topic.leading and attribution is not None:
-        return f"{captions.method(attribution)}: {captions.trust(attribution)}{where}"
     if part.region is not None:
-        return f"{finding.label}: model influence, region {part.ordinal + 1}{where}"
-    return f"Whole image: {captions.verdict(finding)}{where}"
+        return f"{topic.finding.label}: model influence, region {part.ordinal + 1}{where}"
+    return f"Whole image: {captions.verdict(topic.finding)}{where}"
 
 
 def _tracking_uid(topic: _Topic, part: _Part) -> str:
-    method = "" if topic.leading or topic.attribution is None else f"/{topic.attribution.method}"
     return identity.tracking_uid(
         job_id=topic.about.result.job_id,
         source_sop_uid=topic.about.images[part.index].header.sop_instance_uid,
-        finding=f"{topic.finding.label}{method}",
+        finding=topic.finding.label,
         ordinal=part.ordinal,
     )
 
@@ -229,34 +215,43 @@ def _algorithm(result: Result) -> list[Dataset]:
     ]
 
 
-def _trust(attribution: Attribution | None) -> list[Dataset]:
-    """Return the verdict on an explanation with its reasons, then the figures that it rests on."""
+def _trust(attribution: Attribution | None, part: _Part) -> list[Dataset]:
+    """Return the verdict on an explanation with its figures: beside the outline, or within the verdict on none."""
     if attribution is None:
         return []
+    if part.region is None:
+        return [_verdict(attribution, _figures(attribution))]
+    return [_verdict(attribution, ()), *(_figure(measure) for measure in _figures(attribution))]
+
+
+def _verdict(attribution: Attribution, figures: Sequence[Measure], *, relationship: str = content.CONTAINS) -> Dataset:
     doubts = captions.doubts(attribution)
     reason = codes.private("reason", "Reason")
-    verdict = content.code(
-        codes.private("trust", "Verdict on the explanation"),
-        codes.trust_code(attribution.assessment),
-        children=[content.text(reason, doubts, relationship=content.PROPERTIES)] if doubts else [],
-    )
-    # Viewers print a group's first five numbers: of these, where the map lies is what people understand.
-    figures = sorted(attribution.assessment.measures if attribution.assessment else (), key=_is_technical)
-    return [verdict, *(_figure(measure) for measure in figures if math.isfinite(measure.value))]
+    children = [content.text(reason, doubts, relationship=content.PROPERTIES)] if doubts else []
+    children += [_figure(measure, relationship=content.PROPERTIES) for measure in figures]
+    name = codes.private("trust", "Verdict on the explanation")
+    return content.code(name, codes.trust_code(attribution.assessment), relationship=relationship, children=children)
+
+
+def _figures(attribution: Attribution) -> list[Measure]:
+    """Return the figures that the verdict rests on; where the map lies is what people understand, so it is first."""
+    measures = attribution.assessment.measures if attribution.assessment else ()
+    return sorted((measure for measure in measures if math.isfinite(measure.value)), key=_is_technical)
 
 
 def _is_technical(measure: Measure) -> bool:
     return measure.name != "energy-lungs"
 
 
-def _figure(measure: Measure) -> Dataset:
+def _figure(measure: Measure, *, relationship: str = content.CONTAINS) -> Dataset:
     share = captions.is_share(measure)
     unit, factor = (codes.PERCENT, 100.0) if share else (codes.unit(measure.unit), 1.0)
     children = []
     if measure.baseline is not None and math.isfinite(measure.baseline):
         compared = codes.private("baseline", "Value for comparison")
         children.append(content.number(compared, factor * measure.baseline, unit, relationship=content.PROPERTIES))
-    return content.number(codes.measure_code(measure), factor * measure.value, unit, children=children)
+    name = codes.measure_code(measure)
+    return content.number(name, factor * measure.value, unit, relationship=relationship, children=children)
 
 
 def _measurements(topic: _Topic, part: _Part) -> list[Dataset]:

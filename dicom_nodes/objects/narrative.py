@@ -48,7 +48,8 @@ def sections(subject: Subject) -> tuple[Section, ...]:
 def short_sections(subject: Subject) -> tuple[Section, ...]:
     """Tell what a page with one map needs: no figures, settings or other maps' legends, and no findings' table."""
     result = subject.result
-    shown = dataclasses.replace(result, attributions=result.attributions[:1])
+    drawn = tuple(each for each in result.attributions[:1] if captions.is_shown(each))
+    shown = dataclasses.replace(result, attributions=drawn)
     return _told(
         (_EXPLANATIONS, verdicts(subject)),
         (_HOW_TO_READ, how_to_read(shown)),

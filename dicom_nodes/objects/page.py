@@ -24,6 +24,7 @@ from dicom_nodes.objects.orientation import NOT_STATED, edges
 from dicom_nodes.objects.overlay import drawn
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import default_scene
+from dicom_nodes.objects.typesetting import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -99,7 +100,9 @@ def _legend(scene: Scene) -> str:
     shown = _sentence(drawn(scene)) or "No explanation was computed."
     place = f" ({scene.place[0].lower()}{scene.place[1:]})" if scene.place else ""
     sides = "" if edges(scene.header) else f"{NOT_STATED} "
-    return f"Left: the image as sent{place}. {sides}Right: {shown}"
+    coloured = scene.finding.positive and bool(scene.magnitude.any())
+    scale = " Colour from violet (25 %) to yellow, relative to the map's own maximum." if coloured else ""
+    return f"Left: the image as sent{place}. {sides}Right: {shown}{scale}"
 
 
 def _table(findings: tuple[Finding, ...], size: float) -> Table:
@@ -180,7 +183,13 @@ def _paragraph(text: str, size: float, *, bold: bool = False, warning: bool = Fa
         textColor=_WARNING if warning else HexColor(0x000000),
         splitLongWords=1,
     )
-    return Paragraph(escape(text), style)
+    return Paragraph(escape(_in_face(text)), style)
+
+
+def _in_face(text: str) -> str:
+    """Replace characters that the embedded face lacks; an empty box would be all that is seen of them."""
+    known = pdfmetrics.getFont(_REGULAR).face.charToGlyph
+    return "".join(character if ord(character) in known else printable(character) for character in text)
 
 
 def _height(flowables: list[Flowable]) -> float:

@@ -27,13 +27,13 @@ SERIES_NUMBER = 9006
 @tolerant()
 def build(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the page about one image."""
-    return _build(subject.of_image(source, image, result))
+    return _build(subject.of_image(source, image, subject.in_print(result)))
 
 
 @tolerant()
 def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
     """Build the page about a series, with the slice that stands for it."""
-    return _build(subject.of_series(headers, series, result))
+    return _build(subject.of_series(headers, series, subject.in_print(result)))
 
 
 def _build(about: Subject) -> Dataset:

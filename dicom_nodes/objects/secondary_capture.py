@@ -67,37 +67,37 @@ def build(source: Dataset, image: Image, result: Result) -> Dataset:
     Returns:
         A file-ready data set.
     """
-    return _jpeg(subject.of_image(source, image, result), KIND, render_pages)
+    return _jpeg(subject.of_image(source, image, subject.in_print(result)), KIND, render_pages)
 
 
 @tolerant()
 def build_single(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build only the first page, as JPEG baseline, for viewers that show no multi-frame pictures."""
-    return _jpeg(subject.of_image(source, image, result), SINGLE_KIND, render_first)
+    return _jpeg(subject.of_image(source, image, subject.in_print(result)), SINGLE_KIND, render_first)
 
 
 @tolerant()
 def build_uncompressed(source: Dataset, image: Image, result: Result) -> Dataset:
     """Build the pages as plain RGB, for archives that take nothing else; some 6 MB each."""
-    return _plain(subject.of_image(source, image, result))
+    return _plain(subject.of_image(source, image, subject.in_print(result)))
 
 
 @tolerant()
 def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
     """Build the slices that mattered, one page each, then the methods side by side on the strongest one."""
-    return _jpeg(subject.of_series(headers, series, result), KIND, render_pages)
+    return _jpeg(subject.of_series(headers, series, subject.in_print(result)), KIND, render_pages)
 
 
 @tolerant()
 def build_series_single(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
     """Build the strongest slice alone."""
-    return _jpeg(subject.of_series(headers, series, result), SINGLE_KIND, render_first)
+    return _jpeg(subject.of_series(headers, series, subject.in_print(result)), SINGLE_KIND, render_first)
 
 
 @tolerant()
 def build_series_uncompressed(headers: Sequence[Dataset], series: Series, result: Result) -> Dataset:
     """Build the pages of a series as plain RGB."""
-    return _plain(subject.of_series(headers, series, result))
+    return _plain(subject.of_series(headers, series, subject.in_print(result)))
 
 
 def _jpeg(about: Subject, name: str, draw: Draw) -> Dataset:

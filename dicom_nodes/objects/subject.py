@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from dicom_nodes.objects import contours
 from dicom_nodes.objects.attributes import integer
+from dicom_nodes.objects.typesetting import is_printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +88,30 @@ def of_series(headers: Sequence[Dataset], series: Series, result: Result) -> Sub
     if len(headers) != len(series.slices):
         raise ValueError("a series needs one header per slice")
     return Subject(headers=tuple(headers), images=series.slices, result=result, series=series)
+
+
+def in_print(result: Result) -> Result:
+    """Return the result for pictures: a label that their faces cannot draw gives way to its code's meaning.
+
+    Reports are UTF-8 and keep the label.
+    """
+    renamed = {
+        finding.label: finding.code.meaning
+        for finding in result.findings
+        if not is_printable(finding.label) and is_printable(finding.code.meaning)
+    }
+    if not renamed:
+        return result
+    return dataclasses.replace(
+        result,
+        findings=tuple(
+            dataclasses.replace(finding, label=renamed.get(finding.label, finding.label)) for finding in result.findings
+        ),
+        attributions=tuple(
+            dataclasses.replace(attribution, finding=renamed.get(attribution.finding, attribution.finding))
+            for attribution in result.attributions
+        ),
+    )
 
 
 def default_explanation(result: Result) -> tuple[Attribution | None, Finding]:

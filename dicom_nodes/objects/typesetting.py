@@ -81,6 +81,11 @@ def printable(text: str) -> str:
     return kept.encode("ascii", "replace").decode("ascii")
 
 
+def is_printable(text: str) -> bool:
+    """Tell whether a text survives `printable` with nothing but its accents lost."""
+    return printable(text).count("?") == text.count("?")
+
+
 @functools.lru_cache(maxsize=64)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return Pillow's built-in face: the same on every machine, whatever fonts it has."""

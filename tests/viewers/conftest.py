@@ -61,14 +61,20 @@ def negative(radiographs: dict[str, Study]) -> Study:
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A head CT with every object of a series."""
-    return explained_head(tmp_path_factory.mktemp("head"))
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Study]:
+    """A head as CT and one as MR, with every object of a series."""
+    return {modality: explained_head(tmp_path_factory.mktemp(modality), modality) for modality in ("CT", "MR")}
+
+
+@pytest.fixture(scope="session", params=["CT", "MR"])
+def head(heads: dict[str, Study], request: pytest.FixtureRequest) -> Study:
+    """Each of them."""
+    return heads[request.param]
 
 
 @pytest.fixture(scope="session")
 def archive(
-    radiographs: dict[str, Study], head: Study, tmp_path_factory: pytest.TempPathFactory
+    radiographs: dict[str, Study], heads: dict[str, Study], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OrthancPacs]:
     """Orthanc with the DICOMweb plug-in, holding the studies."""
     require_tool("Orthanc")
@@ -79,7 +85,7 @@ def archive(
     web = {"Enable": True, "Root": "/dicom-web/", "StudiesMetadata": "Full", "SeriesMetadata": "Full"}
     pacs = OrthancPacs(tmp_path_factory.mktemp("archive"), extra={"Plugins": [str(plugin)], "DicomWeb": web})
     try:
-        send([file for study in (*radiographs.values(), head) for file in study.files], pacs.port)
+        send([file for study in (*radiographs.values(), *heads.values()) for file in study.files], pacs.port)
         yield pacs
     finally:
         pacs.stop()

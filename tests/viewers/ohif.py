@@ -46,9 +46,9 @@ class Ohif:
 
         OHIF sometimes shows the film before it has read the report, and draws the regions only when it is opened again.
         """
-        for _ in range(3):
+        for _ in range(5):
             self.open(description)
-            if self.drawn_lines():
+            if self.drawn_lines() or self.labels():
                 return
 
     def settle(self) -> None:
@@ -75,9 +75,22 @@ class Ohif:
         """Return the text in the viewport."""
         return self.page.locator(PANE).first.inner_text()
 
+    def plays(self) -> bool:
+        """Tell whether OHIF has opened its player of moving pictures."""
+        return self.page.get_by_text("FPS", exact=True).count() > 0
+
     def labels(self) -> list[str]:
         """Return the lines of text that are drawn over the picture."""
         return self.page.locator(f"{PANE} svg text tspan").all_text_contents()
+
+    def label_boxes(self) -> list[tuple[float, float, float, float]]:
+        """Return where those lines are, as left, top, right, bottom in the pane."""
+        return self.page.locator(PANE).first.evaluate(
+            """pane => [...pane.querySelectorAll('svg text tspan')].filter(each => each.textContent).map(each => {
+                const from = pane.getBoundingClientRect(), box = each.getBoundingClientRect();
+                return [box.left - from.left, box.top - from.top, box.right - from.left, box.bottom - from.top];
+            })"""
+        )
 
     def drawn_lines(self) -> list[list[tuple[float, float]]]:
         """Return the polylines that are drawn over the picture, as points in the canvas."""

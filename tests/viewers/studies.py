@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydicom import dcmread
@@ -32,7 +32,7 @@ from service.types import (
     Verdict,
 )
 from workers.phantom.files import write_samples
-from workers.phantom.head import make_head_ct
+from workers.phantom.head import make_brain_mr, make_head_ct
 from workers.registry import load_series_outputs
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ REPOSITORY = Path(__file__).parent.parent.parent
 PELLUCID = [sys.executable, "-c", "from service.cli import main; main()"]
 RADIOGRAPH_OUTPUTS = ("secondary-capture", "structured-report", "text-report", "presentation-state", "pdf-report")
 SERIES_OUTPUTS = (*RADIOGRAPH_OUTPUTS, "segmentation", "parametric-map", "key-objects")
-BLEEDING = "Intracranial haemorrhage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,11 @@ class Study:
     def uid(self) -> str:
         """Study Instance UID."""
         return str(self.source().StudyInstanceUID)
+
+    @property
+    def modality(self) -> str:
+        """Of the sources."""
+        return str(self.source().Modality)
 
     def source(self, index: int = 0) -> Dataset:
         """Read a source."""
@@ -101,53 +105,57 @@ def explained_radiographs(folder: Path, names: Sequence[str]) -> dict[str, Study
     }
 
 
-def explained_head(folder: Path) -> Study:
-    """Write a head CT and every object about it; the explanation is a blurred bleeding, so its place is known."""
-    phantom = make_head_ct(3, bleed=True, shape=(24, 256, 256))
+def explained_head(folder: Path, modality: Literal["CT", "MR"]) -> Study:
+    """Write a head and every object about it; the explanation is a blurred lesion, so its place is known."""
+    shape = (24, 256, 256)
+    ct = modality == "CT"
+    phantom = make_head_ct(3, bleed=True, shape=shape) if ct else make_brain_mr(3, tumour=True, shape=shape)
     series = PhantomSeries(
         volume=phantom.volume,
-        modality="CT",
+        modality=modality,
         positions_mm=phantom.positions_mm,
         pixel_mm=phantom.pixel_mm,
-        name="viewers",
-        number=1,
+        name=f"viewers-{modality}",
+        number=1 if ct else 2,
         taken_at=dt.datetime(2026, 1, 5, 10),  # noqa: DTZ001 - DICOM's dates are local by definition
     )
     source = read_series(write_phantom_series(folder / "slices", series))
     blurred = ndimage.gaussian_filter(phantom.lesion.astype(np.float32), (1, 8, 8))
     attribution = (blurred / blurred.max()).astype(np.float32)
+    result = _result(attribution, modality)
     objects = {}
     for kind, build in load_series_outputs(SERIES_OUTPUTS).items():
         objects[kind] = folder / f"{kind}.dcm"
-        objects[kind].write_bytes(to_bytes(build(source.headers, source.series, _result(attribution))))
+        objects[kind].write_bytes(to_bytes(build(source.headers, source.series, result)))
     by_uid = {dcmread(path, stop_before_pixels=True).SOPInstanceUID: path for path in (folder / "slices").iterdir()}
     ordered = tuple(by_uid[header.SOPInstanceUID] for header in source.headers)
     return Study(sources=ordered, objects=objects, map=attribution)
 
 
-def _result(attribution: NDArray[np.float32]) -> Result:
+LESIONS = {
+    "CT": ("Intracranial haemorrhage", Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage")),
+    "MR": ("Brain tumour", Code(value="126952004", scheme="SCT", meaning="Neoplasm of brain")),
+}
+
+
+def _result(attribution: NDArray[np.float32], modality: str) -> Result:
+    label, code = LESIONS[modality]
     point = OperatingPoint(name="balanced", threshold=0.5, sensitivity=0.9, specificity=0.9)
     measure = Measure(name="deletion-auc", title="Deletion AUC", value=0.31, baseline=0.52)
-    finding = Finding(
-        label=BLEEDING,
-        code=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
-        probability=0.87,
-        operating_point=point,
-        operating_points=(point,),
-    )
+    finding = Finding(label=label, code=code, probability=0.87, operating_point=point, operating_points=(point,))
     explanation = Attribution(
         method="grad-cam",
         title="Grad-CAM",
-        finding=BLEEDING,
+        finding=label,
         map=attribution,
         parameters={},
         seconds=0.1,
         assessment=Assessment(verdict=Verdict.RELIABLE, reasons=(), measures=(measure,)),
     )
     return Result(
-        job_id="viewers-head",
+        job_id=f"viewers-{modality}",
         created_at=dt.datetime(2026, 1, 5, 10, 30, tzinfo=dt.UTC),
-        pipeline="head-ct",
+        pipeline=f"head-{modality.lower()}",
         pipeline_version="1",
         software_version="0.1.0",
         model=ModelIdentity(

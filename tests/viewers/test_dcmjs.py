@@ -35,10 +35,10 @@ def descend(item: Dataset) -> Iterator[Dataset]:
         yield from descend(child)
 
 
-@pytest.mark.parametrize("study", ["phantom-003", "phantom-004", "head"])
+@pytest.mark.parametrize("study", ["phantom-003", "phantom-004", "CT", "MR"])
 @pytest.mark.parametrize("kind", ["structured-report", "text-report"])
-def test_dcmjs_reads_every_item(radiographs: dict[str, Study], head: Study, study: str, kind: str) -> None:
-    file = {**radiographs, "head": head}[study].objects[kind]
+def test_dcmjs_reads_every_item(radiographs: dict[str, Study], heads: dict[str, Study], study: str, kind: str) -> None:
+    file = (radiographs | heads)[study].objects[kind]
     report, found = dcmread(file), read(file)
     items = list(descend(report))
     of_type = {kind: [item for item in items if item.get("ValueType") == kind] for kind in ("TEXT", "NUM", "CODE")}

@@ -56,7 +56,7 @@ def test_dwv_shows_the_heatmap(browser: Browser, radiographs: dict[str, Study], 
 
 
 def test_dwv_shows_the_first_frame_of_a_series_heatmap(browser: Browser, head: Study, screenshots: Path) -> None:
-    photograph = screenshots / "dwv-series-secondary-capture.png"
+    photograph = screenshots / f"dwv-series-secondary-capture-{head.modality}.png"
     seen = open_in_dwv(browser, head.objects["secondary-capture"], photograph)
     expected = shown_colour(head.object("secondary-capture"))
     drawn = fit(expected.shape[:2], seen.shape[:2]).draw(expected, seen.shape[:2])

@@ -1,4 +1,4 @@
-"""What a radiologist sees of a CT series' results in OHIF."""
+"""What a radiologist sees of the results of a CT and of an MR series in OHIF."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def marked(values: Grey, canvas: tuple[int, int]) -> np.ndarray:
 def test_frames_of_the_heatmap_can_be_paged(ohif: Open, head: Study, screenshots: Path) -> None:
     viewer = ohif(head)
     viewer.open("AI heatmap")
-    viewer.photograph(screenshots / "ohif-series-secondary-capture.png")
+    viewer.photograph(screenshots / f"ohif-series-secondary-capture-{head.modality}.png")
+    assert not viewer.plays()
     capture = head.object("secondary-capture")
     frames = int(capture.NumberOfFrames)
     assert frames > 1
@@ -56,7 +57,7 @@ def test_the_segmentation_lies_on_the_region(ohif: Open, head: Study, screenshot
     viewer.open("AI regions")
     viewer.page.get_by_text("Yes", exact=True).click()
     viewer.settle()
-    viewer.photograph(screenshots / "ohif-segmentation.png")
+    viewer.photograph(screenshots / f"ohif-segmentation-{head.modality}.png")
     seen = viewer.canvas()
     assert head.map is not None
     expected = marked((head.map[slice_on_screen(viewer, head)] >= 0.5).astype(float), seen.shape[:2])
@@ -75,7 +76,7 @@ def test_the_parametric_map_lies_on_the_slices_that_it_explains(ohif: Open, head
         steps = slice_on_screen(viewer, head) - strongest
         if steps:
             viewer.scroll(steps)
-    viewer.photograph(screenshots / "ohif-parametric-map.png")
+    viewer.photograph(screenshots / f"ohif-parametric-map-{head.modality}.png")
     assert slice_on_screen(viewer, head) == strongest
     seen = viewer.canvas()
     values = head.map[strongest] / head.map.max()
@@ -85,7 +86,7 @@ def test_the_parametric_map_lies_on_the_slices_that_it_explains(ohif: Open, head
 def test_the_report_draws_a_region_on_its_slice(ohif: Open, head: Study, screenshots: Path) -> None:
     viewer = ohif(head)
     viewer.open_with_lines("AI report")
-    viewer.photograph(screenshots / "ohif-series-structured-report.png")
+    viewer.photograph(screenshots / f"ohif-series-structured-report-{head.modality}.png")
     seen = viewer.canvas()
     assert head.map is not None
     index = slice_on_screen(viewer, head)

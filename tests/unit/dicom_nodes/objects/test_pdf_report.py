@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from PIL import Image as Picture
 from pydicom import dcmread
 from require import require_tool
 
+from dicom_nodes.objects import secondary_capture, text_report
 from dicom_nodes.objects.pdf_report import build, build_series
 from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.write import to_bytes
@@ -87,6 +89,28 @@ def test_no_patient_is_named_on_it(source: Make, saved: Save, result: Results, t
     words = said("pdftotext", str(pdf_of(dataset, tmp_path)), "-")
     assert not any(secret in words for secret in ("Unmistakable", "ID4711", "ACC99", "1970"))
     assert "Unmistakable" not in dataset.DocumentTitle
+
+
+def test_a_label_that_no_face_draws_gives_way_to_its_codes_meaning(
+    source: Make, saved: Save, result: Results, tmp_path: Path
+) -> None:
+    read = read_image(saved(source()))
+    plain = result(read.image)
+    label = "肺炎"
+    japanese = dataclasses.replace(
+        plain,
+        findings=(dataclasses.replace(plain.findings[0], label=label),),
+        attributions=(dataclasses.replace(plain.attributions[0], finding=label),),
+        model=dataclasses.replace(plain.model, title="Größe 肺", limits="≥ 16 Jahre"),
+    )
+    words = said("pdftotext", "-layout", str(pdf_of(build(read.header, read.image, japanese), tmp_path)), "-")
+    assert "Pneumonia indicated" in words
+    assert "Grad-CAM for Pneumonia" in words
+    assert "Größe ?" in words
+    assert ">= 16 Jahre" in words or "≥ 16 Jahre" in words
+    drawn = secondary_capture.build_single(read.header, read.image, japanese)
+    assert drawn.ImageComments.startswith("Pneumonia indicated")
+    assert label.encode() in to_bytes(text_report.build(read.header, read.image, japanese))
 
 
 def test_building_twice_gives_equal_bytes(source: Make, saved: Save, several: Results) -> None:
