@@ -143,7 +143,7 @@ def _ledger(settings: Settings) -> Iterator[Diagnosis]:
             name="processes",
             state=State.WARNING,
             found=f"not running: {', '.join(missing)}",
-            advice="start `pellucid serve`, or each as a service of its own",
+            advice="start `pellucid serve`, or each as a service of its own; a worker takes a while to load its models",
         )
     else:
         yield Diagnosis(name="processes", state=State.OK, found="listener, worker and sender are alive")

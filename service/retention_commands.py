@@ -44,9 +44,7 @@ def purge(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         f"{found.orphans} files that no row names, {found.audit_segments} days of the audit log"
     )
     if found.held:
-        click.echo(
-            f"{found.held} old results stay, because a destination does not have them: see pellucid jobs --undelivered"
-        )
+        click.echo(f"{found.held} old results stay, because a destination lacks them: see pellucid jobs --undelivered")
     kept = settings.retention
     if not (kept.instances_days or kept.results_days or kept.audit_days):
         click.echo("[retention] keeps everything for ever: set instances_days, results_days, audit_days")

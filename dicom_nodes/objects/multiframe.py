@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 IMAGE_POSITION = 0x00200032
 PLANE_POSITION_GROUP = 0x00209113
-FRAME_CONTENT_GROUP = 0x00209111
-_STACK = "1"
 
 
 def add_multiframe(dataset: FileDataset, about: Subject, geometry: Geometry) -> None:

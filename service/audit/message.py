@@ -26,7 +26,6 @@ APPLICATION_START = Code(value="110120", scheme="DCM", meaning="Application Star
 APPLICATION_STOP = Code(value="110121", scheme="DCM", meaning="Application Stop")
 NODE_AUTHENTICATION = Code(value="110126", scheme="DCM", meaning="Node Authentication")
 USE_OF_RESTRICTED_FUNCTION = Code(value="110132", scheme="DCM", meaning="Use of Restricted Function")
-OBJECT_SECURITY_CHANGED = Code(value="110137", scheme="DCM", meaning="Object Security Attributes Changed")
 
 APPLICATION = Code(value="110150", scheme="DCM", meaning="Application")
 DESTINATION_ROLE = Code(value="110152", scheme="DCM", meaning="Destination Role ID")
