@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,14 @@ class Run:
     """Median over the repeats."""
     instances_per_s: float
     mb_per_s: float
+    durable_instances_per_s: float
+    """Counted until the disk has it all, which only Pellucid waits for before it answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spent:
+    answered_s: float
+    durable_s: float
 
 
 @click.command()
@@ -63,8 +72,8 @@ class Run:
 def ingest(seconds: float, repeats: int, as_json: bool) -> None:
     """Measure how fast instances are received: ours with fsync, storescp and Orthanc as they come.
 
-    storescp never calls fsync; Orthanc commits its index only. A busy machine changes all figures: compare within
-    one run.
+    storescp never calls fsync; Orthanc commits its index only. Before each turn the disk is at rest, so that nobody
+    pays for what another left. A busy machine changes all figures: compare within one run.
     """
     with tempfile.TemporaryDirectory() as name:
         runs = measure(Path(name), seconds=seconds, repeats=repeats)
@@ -75,31 +84,37 @@ def ingest(seconds: float, repeats: int, as_json: bool) -> None:
         click.echo(
             f"{run.server:10} {run.instance_bytes / 1e6:6.1f} MB x {run.instances:3}  {run.associations} "
             f"association(s)  {run.instances_per_s:7.1f} instances/s  {run.mb_per_s:7.1f} MB/s  "
-            f"(median of {run.repeats})"
+            f"{run.durable_instances_per_s:7.1f} durable/s  (median of {run.repeats})"
         )
 
 
-def measure(folder: Path, *, seconds: float, repeats: int) -> list[Run]:
+def measure(folder: Path, *, seconds: float, repeats: int, loads: Sequence[tuple[int, int]] = LOADS) -> list[Run]:
     """Give every server that is installed every load; servers take turns, so that noise meets them alike."""
     servers = {name: start for name, start in _SERVERS.items() if name == "pellucid" or shutil.which(_PROGRAMS[name])}
-    taken: dict[tuple[str, int, int, int], list[float]] = {}
+    taken: dict[tuple[str, int, int, int], list[_Spent]] = {}
     with ExitStack() as stack:
         _say(f"starting {', '.join(servers)}")
         ports = {name: stack.enter_context(start(folder / name)) for name, start in servers.items()}
         begun = time.monotonic()
         for repeat in range(repeats):
-            for size, count in LOADS:
+            for size, count in loads:
                 for associations in ASSOCIATIONS:
                     _say(f"round {repeat + 1}: {count} instances of {size >> 10} KB, {associations} association(s)")
                     # New UIDs each time: a server that knows an instance already has less to do.
                     files = make_files(folder / "files", size=size, count=count, seed=f"{size}-{associations}-{repeat}")
-                    for name, port in ports.items():
-                        spent = _send_all(name, files, port, associations)
+                    for name in _turns(list(ports), repeat):
+                        spent = _send_all(name, files, ports[name], associations)
                         taken.setdefault((name, size, count, associations), []).append(spent)
                     shutil.rmtree(folder / "files")
             if time.monotonic() - begun > seconds:
                 break
-    return [_run(*load, sorted(spent)) for load, spent in taken.items()]
+    return [_run(*load, spent) for load, spent in taken.items()]
+
+
+def _turns(names: list[str], repeat: int) -> list[str]:
+    """Let another one begin each time."""
+    first = repeat % len(names)
+    return names[first:] + names[:first]
 
 
 def _say(text: str) -> None:
@@ -136,30 +151,35 @@ def _write(path: Path, pixels: bytes, rows: int, columns: int, seed: str) -> Pat
     return path
 
 
-def _send_all(server: str, paths: Sequence[Path], port: int, associations: int) -> float:
+def _send_all(server: str, paths: Sequence[Path], port: int, associations: int) -> _Spent:
     to = Destination(host="127.0.0.1", port=port, called=_AE, calling=_AE, timeout_s=120.0)
     shares = [[read_file(path) for path in paths[index::associations]] for index in range(associations)]
+    os.sync()
     begun = time.perf_counter()
     with ThreadPoolExecutor(associations) as pool:
         outcomes = [outcome for share in pool.map(lambda files: list(send(files, to)), shares) for outcome in share]
-    seconds = time.perf_counter() - begun
+    answered = time.perf_counter() - begun
+    os.sync()
+    durable = time.perf_counter() - begun
     lost = [outcome.reason for outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
     if lost:
         raise click.ClickException(f"{server}: {len(lost)} instances were not stored: {lost[0]}")
-    return seconds
+    return _Spent(answered_s=answered, durable_s=durable)
 
 
-def _run(name: str, size: int, count: int, associations: int, seconds: Sequence[float]) -> Run:
-    median = seconds[len(seconds) // 2]
+def _run(name: str, size: int, count: int, associations: int, spent: Sequence[_Spent]) -> Run:
+    median = statistics.median(entry.answered_s for entry in spent)
+    durable = statistics.median(entry.durable_s for entry in spent)
     return Run(
         server=name,
         instance_bytes=size,
         associations=associations,
         instances=count,
-        repeats=len(seconds),
+        repeats=len(spent),
         seconds=round(median, 3),
         instances_per_s=round(count / median, 2),
         mb_per_s=round(count * size / median / 1e6, 2),
+        durable_instances_per_s=round(count / durable, 2),
     )
 
 
