@@ -38,7 +38,7 @@ class Part10Stream:
         """Take what begins a reception, and what hears of its end: an answer, or why the file is none."""
         self._begin = begin
         self._done = done
-        self._head = bytearray()
+        self._head: _Head | None = _Head()
         self._meta: Meta | None = None
         self._reception: Reception | None = None
         self._failure: InvalidInstanceError | None = None
@@ -47,9 +47,8 @@ class Part10Stream:
         """Take some bytes; after a failure they are dropped."""
         if self._reception is not None:
             self._reception.write(data)
-        elif self._failure is None:
-            self._head += data
-            self._try_to_begin()
+        elif self._head is not None:
+            self._try_to_begin(self._head, data)
 
     def finish(self) -> None:
         """The file is complete."""
@@ -63,59 +62,64 @@ class Part10Stream:
         if self._reception is not None:
             self._reception.discard()
 
-    def _try_to_begin(self) -> None:
+    def _try_to_begin(self, head: _Head, data: memoryview) -> None:
         try:
-            found = split_meta(self._head)
+            end = head.feed(data)
+            if end is None:
+                return
+            self._meta = head.meta()
         except InvalidInstanceError as error:
-            self._failure = error
-            self._head.clear()
+            self._failure, self._head = error, None
             return
-        if found is None:
-            if len(self._head) > MAXIMUM_META_BYTES:
-                self._failure = InvalidInstanceError("the file meta information is too long")
-                self._head.clear()
-            return
-        self._meta, end = found
+        self._head = None
         self._reception = self._begin(self._meta)
-        self._reception.write(memoryview(bytes(self._head[end:])))
-        self._head.clear()
+        self._reception.write(memoryview(head.data)[end:])
 
 
-def split_meta(head: bytearray) -> tuple[Meta, int] | None:
-    """Read the file meta information from the beginning of a file.
+class _Head:
+    """The beginning of a file: each element of the meta information is read once, in however small pieces it comes."""
 
-    Returns:
-        It, and where the data set begins; None while too little is there.
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._position = _PREAMBLE
+        self._values: dict[int, str] = {}
 
-    Raises:
-        InvalidInstanceError: this is no Part 10 file.
-    """
-    if len(head) >= _PREAMBLE and head[128:_PREAMBLE] != b"DICM":
-        raise InvalidInstanceError("a part that is no DICOM file")
-    values: dict[int, str] = {}
-    position = _PREAMBLE
-    while True:
-        if len(head) < position + 12:
-            return None
-        group, element, vr, length = struct.unpack_from("<HH2sH", head, position)
-        if group != 2:  # noqa: PLR2004 -- the data set begins
-            break
-        start = position + 8
-        if vr in _LONG:
-            length, start = struct.unpack_from("<I", head, position + 8)[0], position + 12
-        if length > MAXIMUM_META_BYTES:
-            raise InvalidInstanceError("the file meta information is damaged")
-        if len(head) < start + length:
-            return None
-        values[element] = bytes(head[start : start + length]).decode("latin-1").strip(" \x00")
-        position = start + length
-    if not values.get(_SYNTAX):
-        raise InvalidInstanceError("the file meta information names no transfer syntax")
-    return (
-        Meta(
-            sop_class_uid=values.get(_SOP_CLASS, ""),
-            sop_instance_uid=values.get(_SOP_INSTANCE, ""),
-            transfer_syntax_uid=values[_SYNTAX],
-        ),
-        position,
-    )
+    def feed(self, data: memoryview) -> int | None:
+        """Take some bytes; return where the data set begins, None while too little is there.
+
+        Raises:
+            InvalidInstanceError: this is no Part 10 file.
+        """
+        self.data += data
+        if len(self.data) >= _PREAMBLE and self.data[128:_PREAMBLE] != b"DICM":
+            raise InvalidInstanceError("a part that is no DICOM file")
+        while len(self.data) >= self._position + 12:
+            group, element, vr, length = struct.unpack_from("<HH2sH", self.data, self._position)
+            if group != 2:  # noqa: PLR2004 -- the data set begins
+                return self._position
+            start = self._position + 8
+            if vr in _LONG:
+                length, start = struct.unpack_from("<I", self.data, self._position + 8)[0], self._position + 12
+            if length > MAXIMUM_META_BYTES:
+                raise InvalidInstanceError("the file meta information is damaged")
+            if len(self.data) < start + length:
+                break
+            self._values[element] = bytes(self.data[start : start + length]).decode("latin-1").strip(" \x00")
+            self._position = start + length
+        if len(self.data) > MAXIMUM_META_BYTES:
+            raise InvalidInstanceError("the file meta information is too long")
+        return None
+
+    def meta(self) -> Meta:
+        """Return what it says.
+
+        Raises:
+            InvalidInstanceError: it names no transfer syntax.
+        """
+        if not self._values.get(_SYNTAX):
+            raise InvalidInstanceError("the file meta information names no transfer syntax")
+        return Meta(
+            sop_class_uid=self._values.get(_SOP_CLASS, ""),
+            sop_instance_uid=self._values.get(_SOP_INSTANCE, ""),
+            transfer_syntax_uid=self._values[_SYNTAX],
+        )

@@ -185,6 +185,8 @@ class _Arriving:
             raise MismatchError("the data set is of another SOP class than the request")
         if header.sop_instance_uid != self._command.sop_instance_uid:
             raise InvalidInstanceError("the data set has another SOP Instance UID than the request")
+        if self._command.study_instance_uid not in ("", header.study_instance_uid):
+            raise InvalidInstanceError("the data set is of another study than the request")
         if self._store.keep(self._command, self._incoming, header) is Outcome.SET_ASIDE:
             log.warning("an instance was set aside: its SOP Instance UID is known with other content")
 

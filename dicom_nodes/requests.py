@@ -41,6 +41,8 @@ class StoreCommand:
     sop_instance_uid: str
     transfer_syntax_uid: str
     peer: Peer
+    study_instance_uid: str = ""
+    """The only study that the instance may be of; empty: any."""
 
 
 @dataclass(frozen=True, kw_only=True)

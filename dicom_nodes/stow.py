@@ -76,7 +76,7 @@ class StowService:
             called_ae=(match and match["aet"]) or self._door.default_called,
             address=request.address,
         )
-        transaction = _Transaction(self._store, peer)
+        transaction = _Transaction(self._store, peer, study_instance_uid=(match and match["study"]) or "")
         try:
             reader = MultipartReader(boundary_of(request.headers.get("content-type", "")), transaction.begin)
             return self._read(reader, body, transaction)
@@ -124,8 +124,9 @@ class StowService:
 class _Transaction:
     """One request: its instances and what became of each."""
 
-    def __init__(self, store: Store, peer: Peer) -> None:
+    def __init__(self, store: Store, peer: Peer, *, study_instance_uid: str) -> None:
         self._store = store
+        self._study_instance_uid = study_instance_uid
         self._peer = peer
         self._stored: list[_Stored] = []
         self._parts = 0
@@ -157,6 +158,8 @@ class _Transaction:
             sop_instance_uid=meta.sop_instance_uid,
             transfer_syntax_uid=meta.transfer_syntax_uid,
             peer=self._peer,
+            # PS3.18 section 10.5.1.1: of the study that the resource names, no other is stored.
+            study_instance_uid=self._study_instance_uid,
         )
         if not is_uid(meta.transfer_syntax_uid):
             return Refused(Answer(status=CANNOT_UNDERSTAND))

@@ -161,7 +161,10 @@ class _Conversation:
                 return
             if not isinstance(event, h11.Request):
                 return
-            self._answer(event)
+            try:
+                self._answer(event)
+            except h11.RemoteProtocolError as error:
+                self._send(WebAnswer(status=error.error_status_hint, content=b"the body is none\n"), close=True)
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 self._wire.finish()
                 return
@@ -174,6 +177,10 @@ class _Conversation:
             headers={name.decode("latin-1").lower(): text.decode("latin-1") for name, text in event.headers},
             address=self._address,
         )
+        if {"content-length", "transfer-encoding"} <= request.headers.keys():
+            # A proxy before us may go by the other one, and take what follows for another client's (RFC 9112 6.1).
+            self._send(WebAnswer(status=400, content=b"both Content-Length and Transfer-Encoding\n"), close=True)
+            return
         self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
         body = self._body()
         try:

@@ -249,3 +249,45 @@ def test_orthanc_sends_to_us_by_stow(door: Entrance, tmp_path: Path) -> None:
         assert sent is not None
     (stored,) = door.arrivals.unassigned()
     assert stored.sop_instance_uid == "1.2.3.4"
+
+
+def test_an_instance_of_another_study_than_the_resource_is_refused(door: Entrance, tmp_path: Path) -> None:
+    body = multipart(image(tmp_path, "1.2.3.4"), image(tmp_path, "1.2.3.5", study="1.2.9"))
+    response = door.post(body, path="/studies/1.2.3")
+    assert response.status_code == 202
+    assert references(response, "00081199") == ["1.2.3.4"]
+    assert references(response, "00081198") == ["1.2.3.5"]
+    assert len(door.files()) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Transfer-Encoding: chunked\r\n", b"zz\r\n"),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", b"0\r\n\r\n"),
+        (b"Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"12345"),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\nPOST /smuggled HTTP/1.1\r\n\r\n"),
+        (b"Content-Length: -5\r\n", b""),
+        (b"Content-Length: 99999999999999999999999999\r\n", b""),
+        (b"X: \x00\r\n", b""),
+        (b"X: " + b"a" * 1000000 + b"\r\n", b""),
+    ],
+)
+def test_a_request_that_two_servers_could_read_in_two_ways_is_answered_once_and_ends(
+    door: Entrance, headers: bytes, body: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", door.server.port)) as connection:
+        connection.settimeout(20.0)
+        kind = TYPE["Content-Type"].encode()
+        head = b"POST /studies HTTP/1.1\r\nHost: x\r\nContent-Type: " + kind + b"\r\n" + headers + b"\r\n"
+        answer = bytearray()
+        try:
+            connection.sendall(head + body)
+            while block := connection.recv(65536):
+                answer += block
+        except ConnectionResetError:
+            pass  # it had enough of a header before it was at its end
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert not answer or answer[9:10] in b"45"
+    assert door.files() == []

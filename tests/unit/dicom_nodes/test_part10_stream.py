@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,3 +86,15 @@ def test_what_is_no_part_10_file_is_told_so(content: bytes) -> None:
     assert isinstance(result, InvalidInstanceError)
     assert meta is None
     assert not kept.data
+
+
+def test_a_head_in_single_bytes_is_read_once_and_not_again_with_every_byte() -> None:
+    """A peer chooses the size of its pieces: 64 KB in single bytes took minutes of processor time."""
+    head = bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x0102, b"LO", 0) * 2000 + FILE_META[144:]
+    begun = time.process_time()
+    stream([head[:-1]])
+    between = time.process_time()
+    kept, meta, _ = stream([bytes([byte]) for byte in head] + [b"a whole data set"])
+    assert meta is not None
+    assert kept.data == b"a whole data set"
+    assert time.process_time() - between < 100 * (between - begun) + 0.5
