@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-import numpy as np
 import psutil
 import torch
 
 from service.errors import ModelError, UnsupportedMethodError
 from workers.assessors.case import Scene, Subject
-from workers.assessors.faithfulness import Curves
+from workers.assessors.faithfulness import Curves, order_of
 from workers.bench_peers import PEERS, PeerMap, Task, quiet
 from workers.explainers.hiding import HiddenImage, replacement
+from workers.explainers.pool import forget_pools
 from workers.registry import load_explainers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from workers.interfaces import Explainer, Explanation
     from workers.models.package import PackagedClassifier
@@ -72,12 +73,9 @@ class Bench:
         classifier: with a network.
         image: what is explained, (1, channels, rows, columns).
         other: another image, to start up with.
-        fidelity: whether the network is a trained one, so that fidelity means something.
     """
 
-    def __init__(
-        self, classifier: PackagedClassifier, image: torch.Tensor, other: torch.Tensor, *, fidelity: bool
-    ) -> None:
+    def __init__(self, classifier: PackagedClassifier, image: torch.Tensor, other: torch.Tensor) -> None:
         if classifier.network is None:
             raise ModelError(f"model '{classifier.card.name}' has no graph to give to the other libraries")
         self._classifier, self._other = classifier, other
@@ -89,16 +87,29 @@ class Bench:
             hidden=replacement(image, "dark"),
             label=int(logits.argmax()),
         )
-        self._curves = Curves(Scene(classifier=classifier, batch=image, seed=0), self.task.label) if fidelity else None
+        self._curves = Curves(Scene(classifier=classifier, batch=image, seed=0), self.task.label)
         self.peak_mb = 0.0
         # A worker has its model loaded and its copies made: both start up once, on another image.
         HiddenImage(classifier, other, "dark")
         with torch.no_grad():
             self.task.network(other)
 
+    def together(self, methods: Sequence[str]) -> Spent:
+        """Run methods one after the other, as a worker does: the cheapest first, sharing what they share."""
+        explainers = sorted(load_explainers(methods, {}), key=lambda explainer: explainer.cost)
+        forget_pools(self._classifier)
+
+        def run() -> None:
+            for explainer in explainers:
+                with suppress(UnsupportedMethodError):
+                    self._explain(explainer)
+
+        return timed(run)[1]
+
     def compare(self, method: str, *, with_peers: bool) -> Figures:
-        """Run one method and its peer."""
+        """Run one method, as if it were alone, and its peer."""
         (explainer,) = load_explainers([method], {})
+        forget_pools(self._classifier)
         short = explainer.cost <= SINGLE
         ours = self._ours(explainer, short=short)
         if not with_peers or method not in PEERS:
@@ -151,12 +162,10 @@ class Bench:
             cpu_ratio=_ratio(spent.cpu_seconds, ours.cpu_seconds),
         )
 
-    def _fidelity(self, values: torch.Tensor) -> tuple[float | None, float | None]:
-        if self._curves is None:
-            return None, None
+    def _fidelity(self, values: torch.Tensor) -> tuple[float, float]:
         subject = Subject(method="", title="", label=self.task.label, map=values)
-        deletion, insertion = self._curves.of(np.argsort(-subject.cells.ravel(), kind="stable"))
-        return round(deletion, 4), round(insertion, 4)
+        areas = self._curves.of(order_of(subject.cells))
+        return round(areas.deletion, 4), round(areas.insertion, 4)
 
 
 class Memory:
@@ -196,8 +205,11 @@ def timed(run: Callable[[], T]) -> tuple[T, Spent]:
     return result, Spent(seconds=round(seconds, 4), cpu_seconds=round(cpu_seconds, 4))
 
 
-def total(found: Mapping[str, Figures]) -> dict[str, object]:
-    """Sum up the methods that ran on both sides; the others are named, and in no sum."""
+def total(found: Mapping[str, Figures], together: Spent | None = None) -> dict[str, object]:
+    """Sum up the methods that ran on both sides; the others are named, and in no sum.
+
+    `together` is what the same methods cost one after the other, when they share what they can.
+    """
     both = {name: f for name, f in found.items() if f.seconds is not None and f.peer_seconds is not None}
     ours = [sum(getattr(f, key) for f in both.values()) for key in ("seconds", "cpu_seconds")]
     theirs = [sum(getattr(f, key) for f in both.values()) for key in ("peer_seconds", "peer_cpu_seconds")]
@@ -206,6 +218,9 @@ def total(found: Mapping[str, Figures]) -> dict[str, object]:
         "peer_seconds": round(theirs[0], 3),
         "ratio": _ratio(theirs[0], ours[0]),
         "cpu_ratio": _ratio(theirs[1], ours[1]),
+        "together_seconds": together and together.seconds,
+        "together_ratio": _ratio(theirs[0], together.seconds) if together else None,
+        "together_cpu_ratio": _ratio(theirs[1], together.cpu_seconds) if together else None,
         "methods": sorted(both),
         "without_peer": sorted(name for name in found if name not in both),
         "seconds_without_peer": round(sum(f.seconds or 0.0 for name, f in found.items() if name not in both), 3),

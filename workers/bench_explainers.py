@@ -26,18 +26,20 @@ from service.pipelines import load_pipelines
 from service.validation import nearest
 from workers.assessors.case import rank_correlation
 from workers.bench_comparison import Bench, Figures, total
+from workers.bench_graphs import graph_with_head
 from workers.bench_peers import PEERS, REGIONS, Task, lime, quiet
 from workers.device import choose_device
 from workers.explainers.kernel_shap import KernelShap
 from workers.explainers.lime import Lime
 from workers.explainers.superpixels import superpixels
 from workers.models.folding import fast_dtype
-from workers.models.graphs import build_graph
-from workers.models.package import PackagedClassifier, load_package
+from workers.models.package import load_package
 from workers.phantom.files import write_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from workers.models.package import PackagedClassifier
 
 REFERENCE_SAMPLES = 20_000
 REFERENCE_SEED = 1_000_003
@@ -47,7 +49,7 @@ LIBRARIES = ("torch", "captum", "lime", "shap", "scikit-learn", "scikit-image")
 
 @click.command()
 @click.option("--model", "name", default="", help="Name of a package; default: that of the first enabled pipeline.")
-@click.option("--graph", default="", help="Time this graph with random weights instead; fidelity is then left out.")
+@click.option("--graph", default="", help="Use this graph instead, with random features and a fitted head.")
 @click.option("--methods", default="", help="Names, separated by commas; default: all that are registered.")
 @click.option("--peers/--no-peers", "with_peers", default=True, show_default=True)
 @click.option("--reference", is_flag=True, help="Also compare LIME and SHAP with 20,000 samples. Takes long.")
@@ -72,14 +74,17 @@ def explainers(  # noqa: PLR0917 - click passes options by name
         raise UsageError(f"there is no model '{chosen}'{nearest(chosen, known)}")
     classifier = load_package(settings.models_directory / chosen, choose_device(settings.worker.device))
     if graph:
-        classifier = _random(classifier, graph)
+        classifier = graph_with_head(classifier, graph)
     image, other = _films(classifier, seed)
-    bench = Bench(classifier, image, other, fidelity=not graph)
+    bench = Bench(classifier, image, other)
     found = {method: bench.compare(method, with_peers=with_peers) for method in _names(methods)}
+    both = [
+        method for method, figure in found.items() if figure.seconds is not None and figure.peer_seconds is not None
+    ]
     figures: dict[str, object] = {
         "model": graph or chosen,
         "methods": {method: asdict(figure) for method, figure in found.items()},
-        "total": total(found),
+        "total": total(found, bench.together(both) if both else None),
         "peak_memory_mb": round(bench.peak_mb, 1),
         "machine": machine(classifier.device),
     }
@@ -128,17 +133,6 @@ def references(task: Task, classifier: PackagedClassifier) -> dict[str, object]:
             "peer_rank_correlation": round(theirs, 4),
         }
     return result
-
-
-def _random(classifier: PackagedClassifier, graph: str) -> PackagedClassifier:
-    """Return the classifier with another graph of random weights; only its time means something."""
-    torch.manual_seed(0)
-    network = build_graph(graph, labels=len(classifier.card.labels))
-    network.to(classifier.device).eval().requires_grad_(requires_grad=False)
-    layers = [name for name, _ in network.named_children() if name in {"features", "layer4"}]
-    weights = classifier.card.weights.model_copy(update={"graph": graph, "cam_layer": layers[0]})
-    card = classifier.card.model_copy(update={"weights": weights})
-    return PackagedClassifier(card=card, network=network, device=classifier.device)
 
 
 def _films(classifier: PackagedClassifier, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.types import Measure
+    from workers.assessors.faithfulness import RandomOrders
     from workers.assessors.regions import Regions
     from workers.interfaces import Classifier, Explainer, Explanation
 
@@ -55,8 +56,8 @@ class Scene:
     seed: int
     find_regions: Callable[[int, int], Regions] | None = None
     """Returns the regions on a grid (rows, columns); None where nothing is known of the anatomy."""
-    curves: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Deletion and insertion AUC of random orders, by label; filled by the first method that needs them."""
+    random_orders: dict[int, RandomOrders] = field(default_factory=dict)
+    """What random orders reach, by label; filled by the first method that is measured."""
 
     @cached_property
     def regions(self) -> Regions | None:

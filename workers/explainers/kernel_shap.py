@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.explainers.bounds import whole
-from workers.explainers.perturbation import Clock, Sampling, explained_regions, hide, until_stable
-from workers.explainers.sampling import SPARE, Estimate, every_coalition, leveraged, pair_shares, take
-from workers.explainers.superpixels import superpixels
+from workers.explainers.perturbation import Clock, Sampling, explained_regions, until_stable
+from workers.explainers.pool import pool_of
+from workers.explainers.sampling import SPARE, Estimate, every_coalition, half_shares, pair_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from workers.explainers.hiding import HiddenImage
-    from workers.explainers.sampling import Floats
+    from workers.explainers.pool import Pool
+    from workers.explainers.sampling import Floats, Shown
     from workers.interfaces import Classifier, Explanation
 
 SINGULAR = 1e-10
 """Share of the largest eigenvalue below which one is zero."""
+PRIOR = 4.0
+"""Pairs per region against which a departure from equal weights must hold. Tried on a phantom and two radiographs, 128
+pairs: rank correlation with 3,000 pairs 0.77, against 0.69 without it and 0.69 by pairs of all sizes alone."""
 
 
 class KernelShap:
@@ -32,6 +35,9 @@ class KernelShap:
     Sources: Lundberg and Lee 2017, arXiv:1705.07874 (the regression); Covert and Lee 2021, arXiv:2012.01536 (pairs);
     Musco and Witter 2025, arXiv:2410.01917 (which coalitions to ask). The values always add up to the logit of the
     image less that of the hidden image. When all coalitions fit into `samples` the values are exact.
+
+    Coalitions of half the regions, which LIME asks about as well, come first: they tell the regions apart best. Those
+    of other sizes then say by how much Shapley values differ, see `regression`.
 
     Args:
         regions: about how many superpixels.
@@ -43,19 +49,19 @@ class KernelShap:
 
     name = "kernel-shap"
     title = "SHAP (KernelSHAP)"
-    cost = 300
 
     def __init__(
         self,
         *,
         regions: int = 56,
-        samples: int = 320,
+        samples: int = 288,
         stability: float = 0.8,
         replacement: str = "dark",
         seed: int = 0,
     ) -> None:
         self._regions = whole("regions", regions, 2, 1000)
         self._sampling = Sampling(samples=samples, stability=stability, seed=seed, replacement=replacement)
+        self.cost = samples
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label; a region's value is its Shapley value in logits, on the input's grid.
@@ -64,45 +70,48 @@ class KernelShap:
             UnsupportedMethodError: the input has slices, or there is no memory for one forward pass.
         """
         clock = Clock()
-        regions = superpixels(batch, self._regions)
-        hidden = hide(classifier, batch, self._sampling)
-        found = self._values(hidden, regions, labels)
-        parameters = self._sampling.described()
-        return explained_regions(found, labels, regions, hidden, parameters=parameters, clock=clock)
+        pool = pool_of(classifier, batch, self._regions, self._sampling.replacement, self._sampling.seed)
+        found, asked = self._values(pool, labels)
+        return explained_regions(found, labels, pool, asked, parameters=self._sampling.described(), clock=clock)
 
-    def _values(self, hidden: HiddenImage, regions: NDArray[np.intp], labels: Sequence[int]) -> Estimate:
-        count = int(regions.max()) + 1
-        if 2**count <= self._sampling.samples:
-            answers = hidden.by_regions(every_coalition(count), regions)[:, list(labels)]
-            values = exact_shapley(answers)
-            return Estimate(values=values, errors=np.zeros_like(values))
-        question = _Question(hidden, regions, labels, self._sampling.seed)
-        return until_stable(question, hidden, self._sampling, first=count + 2 * SPARE, step=16)
+    def _values(self, pool: Pool, labels: Sequence[int]) -> tuple[Estimate, int]:
+        if 2**pool.count <= self._sampling.samples:
+            values = exact_shapley(pool.ask(every_coalition(pool.count))[:, list(labels)])
+            return Estimate(values=values, errors=np.zeros_like(values)), 2**pool.count
+        block = 1 << pool.count.bit_length()
+        # At least half of the samples are of all sizes: they alone know Shapley's weights.
+        question = _Question(pool, labels, halves=min(block, self._sampling.samples // 4))
+        found = until_stable(question, self._sampling, first=max(block // 2, SPARE), step=16)
+        return found, question.asked
 
 
 class _Question:
-    """Coalitions of all sizes with their complements; nothing and everything come first."""
+    """Coalitions of half the regions, then of all sizes, with their complements; nothing and everything too."""
 
-    def __init__(self, hidden: HiddenImage, regions: NDArray[np.intp], labels: Sequence[int], seed: int) -> None:
-        self._count = int(regions.max()) + 1
-        self._hidden, self._regions, self._labels = hidden, regions, list(labels)
-        self._coalitions = leveraged(self._count, np.random.default_rng(seed))
-        ends = np.stack([np.zeros(self._count, dtype=bool), np.ones(self._count, dtype=bool)])
-        nothing, everything = hidden.by_regions(ends, regions)[:, self._labels]
-        self._total = everything - nothing
-        self._shown = np.zeros((0, self._count), dtype=bool)
-        self._halves = np.zeros((0, len(self._labels)))
+    def __init__(self, pool: Pool, labels: Sequence[int], *, halves: int) -> None:
+        self._pool, self._labels = pool, list(labels)
+        self._halves, self._pairs = halves, 0
+
+    @property
+    def asked(self) -> int:
+        """Forward passes that the values rest on."""
+        return 2 + 2 * (self._halves + self._pairs)
 
     def ask(self, pairs: int) -> None:
-        """Ask about coalitions and complements; half the difference is all that matters."""
-        drawn = take(self._coalitions, pairs)
-        answers = self._hidden.by_regions(np.concatenate([drawn, ~drawn]), self._regions)[:, self._labels]
-        self._shown = np.concatenate([self._shown, drawn])
-        self._halves = np.concatenate([self._halves, (answers[:pairs] - answers[pairs:]) / 2])
+        """Ask about coalitions of all sizes and their complements."""
+        self._pairs += pairs
 
     def estimate(self) -> Estimate:
-        """Return the values of the regions."""
-        return regression(self._shown, self._halves, self._total)
+        """Return the values of the regions; half the difference of a coalition and its complement is all it takes."""
+        nothing, everything = self._pool.ends()[:, self._labels]
+        (halves, first), (drawn, second) = self._pool.halves(self._halves), self._pool.leveraged(self._pairs)
+        answers = np.concatenate([first, second])[:, :, self._labels]
+        return regression(
+            np.concatenate([halves, drawn]),
+            (answers[:, 0] - answers[:, 1]) / 2,
+            everything - nothing,
+            halves=self._halves,
+        )
 
 
 def exact_shapley(answers: Floats) -> Floats:
@@ -123,27 +132,37 @@ def exact_shapley(answers: Floats) -> Floats:
     return values
 
 
-def regression(shown: NDArray[np.bool_], halves: Floats, total: Floats) -> Estimate:
+def regression(shown: Shown, differences: Floats, total: Floats, *, halves: int = 0) -> Estimate:
     """Solve the regression that defines Shapley values, over pairs, its sum held exactly.
 
     Writing a value as total / n plus a part that sums to zero, a coalition's row and its complement's differ in sign
     alone; so only half the difference of the two answers enters, and the sum needs no penalty.
 
+    Shapley's weights make much of few coalitions, which is noise while there are few. With coalitions of half the
+    regions among them, the regression therefore starts from the values that all pairs alike give (near Banzhaf's, which
+    have little noise) and leaves them as far as the pairs outweigh a penalty of `PRIOR` pairs per region: with many
+    pairs nothing is left of it.
+
     Args:
-        shown: bool (pairs, regions), one coalition of each pair, drawn by `leveraged`.
-        halves: half the answer of each coalition less half that of its complement, (pairs, labels), logits.
+        shown: bool (pairs, regions), one coalition of each pair: first `halves` of them by `balanced_halves`, then
+            those drawn by `leveraged`.
+        differences: half the answer of each coalition less half that of its complement, (pairs, labels), logits.
         total: the logit of the image less that of the hidden image, (labels,).
+        halves: how many pairs are by `balanced_halves`.
     """
     pairs, count = shown.shape
     size = shown.sum(axis=1)
     rows = shown - size[:, None] / count
-    wanted = halves - (size / count - 0.5)[:, None] * total
-    # The kernel's mass of a pair of sizes over how often that pair is drawn (Lundberg and Lee 2017, theorem 2).
-    mass = np.where(2 * size == count, 1.0, 2.0) / (size * (count - size))
-    weight = (mass / pair_shares(count, size))[:, None]
+    wanted = differences - (size / count - 0.5)[:, None] * total
+    weight = _weights(count, size, halves)[:, None]
+    gram = rows.T @ (rows * weight)
     # Singular along (1, ..., 1) by construction, which rounding must not undo.
-    inverse = np.linalg.pinv(rows.T @ (rows * weight), rcond=SINGULAR, hermitian=True)
-    influence = (rows * weight) @ inverse
+    if halves:
+        start = np.linalg.pinv(rows.T @ rows, rcond=SINGULAR, hermitian=True) @ rows.T
+        step = np.linalg.inv(gram + PRIOR * count / 4 * np.eye(count)) @ (rows * weight).T
+        influence = (start + step - step @ rows @ start).T
+    else:
+        influence = (rows * weight) @ np.linalg.pinv(gram, rcond=SINGULAR, hermitian=True)
     parts = influence.T @ wanted
     residual = wanted - rows @ parts
     values = parts - parts.mean(axis=0) + total / count
@@ -152,3 +171,14 @@ def regression(shown: NDArray[np.bool_], halves: Floats, total: Floats) -> Estim
         return Estimate(values=values, errors=np.full_like(values, np.inf))
     variance = np.square(influence).T @ np.square(residual) * (pairs / free)
     return Estimate(values=values, errors=np.sqrt(variance))
+
+
+def _weights(count: int, size: NDArray[np.intp], halves: int) -> Floats:
+    """Return Shapley's kernel over how often a pair of that size is drawn, by both ways together; mean 1."""
+    pairs = len(size)
+    inner = np.clip(size, 1, count - 1)
+    # Lundberg and Lee 2017, theorem 2; a pair of nothing and everything is known, and weighs nothing.
+    mass = np.where(2 * size == count, 1.0, 2.0) / (inner * (count - inner)) * (size == inner)
+    drawn = ((pairs - halves) * pair_shares(count, inner) + halves * half_shares(count, inner)) / pairs
+    weight: Floats = mass / drawn
+    return weight / weight.mean()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.explainers.bounds import real, whole
-from workers.explainers.perturbation import Clock, Sampling, explained_regions, hide, until_stable
-from workers.explainers.sampling import SPARE, Estimate, balanced_halves, take
-from workers.explainers.superpixels import superpixels
+from workers.explainers.perturbation import Clock, Sampling, explained_regions, until_stable
+from workers.explainers.pool import pool_of
+from workers.explainers.sampling import SPARE, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from workers.explainers.hiding import HiddenImage
+    from workers.explainers.pool import Pool
     from workers.explainers.sampling import Floats
     from workers.interfaces import Classifier, Explanation
 
@@ -42,7 +42,6 @@ class Lime:
 
     name = "lime"
     title = "LIME"
-    cost = 200
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class Lime:
         self._width = real("kernel_width", kernel_width, 1e-3, 100.0)
         self._ridge = real("ridge", ridge, 0.0, 100.0)
         self._sampling = Sampling(samples=samples, stability=stability, seed=seed, replacement=replacement)
+        self.cost = samples
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label; a region's value is the logits that showing it adds, on the input's grid.
@@ -67,50 +67,41 @@ class Lime:
             UnsupportedMethodError: the input has slices, or there is no memory for one forward pass.
         """
         clock = Clock()
-        regions = superpixels(batch, self._regions)
-        hidden = hide(classifier, batch, self._sampling)
-        question = _Question(hidden, regions, labels, width=self._width, ridge=self._ridge, seed=self._sampling.seed)
-        block = 1 << question.count.bit_length()
-        found = until_stable(question, hidden, self._sampling, first=max(block, question.count + 2 * SPARE), step=16)
+        pool = pool_of(classifier, batch, self._regions, self._sampling.replacement, self._sampling.seed)
+        question = _Question(pool, labels, width=self._width, ridge=self._ridge)
+        block = 1 << pool.count.bit_length()
+        found = until_stable(question, self._sampling, first=max(block, pool.count + SPARE), step=16)
         parameters = {
             **self._sampling.described(),
             "kernel width": f"{self._width:g}",
             "ridge": f"{self._ridge:g}",
         }
-        return explained_regions(found, labels, regions, hidden, parameters=parameters, clock=clock)
+        return explained_regions(found, labels, pool, question.asked, parameters=parameters, clock=clock)
 
 
 class _Question:
     """Coalitions of about half the regions with their complements."""
 
-    def __init__(
-        self,
-        hidden: HiddenImage,
-        regions: NDArray[np.intp],
-        labels: Sequence[int],
-        *,
-        width: float,
-        ridge: float,
-        seed: int,
-    ) -> None:
-        self.count = int(regions.max()) + 1
-        self._hidden, self._regions, self._labels = hidden, regions, list(labels)
+    def __init__(self, pool: Pool, labels: Sequence[int], *, width: float, ridge: float) -> None:
+        self._pool, self._labels = pool, list(labels)
         self._width, self._ridge = width, ridge
-        self._coalitions = balanced_halves(self.count, np.random.default_rng(seed))
-        self._shown = np.zeros((0, self.count), dtype=bool)
-        self._answers = np.zeros((0, len(self._labels)))
+        self._pairs = 0
+
+    @property
+    def asked(self) -> int:
+        """Forward passes that the values rest on."""
+        return 2 * self._pairs
 
     def ask(self, pairs: int) -> None:
-        """Ask about coalitions, each followed by its complement."""
-        drawn = take(self._coalitions, pairs)
-        shown = np.stack([drawn, ~drawn], axis=1).reshape(-1, self.count)
-        answers = self._hidden.by_regions(shown, self._regions)[:, self._labels]
-        self._shown = np.concatenate([self._shown, shown])
-        self._answers = np.concatenate([self._answers, answers])
+        """Ask about coalitions and their complements."""
+        self._pairs += pairs
 
     def estimate(self) -> Estimate:
         """Return the values of the regions by weighted ridge regression."""
-        return surrogate(self._shown, self._answers, width=self._width, ridge=self._ridge)
+        drawn, answers = self._pool.halves(self._pairs)
+        shown = np.stack([drawn, ~drawn], axis=1).reshape(2 * self._pairs, -1)
+        logits = answers.reshape(2 * self._pairs, -1)[:, self._labels]
+        return surrogate(shown, logits, width=self._width, ridge=self._ridge)
 
 
 def weights(shown: NDArray[np.bool_], width: float) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from service.types import Measure
-from workers.explainers.bounds import choice, whole
+from workers.explainers.bounds import choice, real, whole
 from workers.explainers.hiding import REPLACEMENTS, HiddenImage
 from workers.explainers.perturbation import Clock
 from workers.interfaces import Explanation
@@ -30,11 +30,15 @@ class Occlusion:
     cover it, of the logit of the image less that with the window hidden. The last window of an axis ends at the edge,
     so that every place is covered.
 
+    From coarse to fine: windows side by side come first, and those between them only where one that they overlap
+    changed the logit by more than `refine` of the most that any did. What stays coarse is what is hardly drawn.
+
     Args:
         window: side of the window in pixels of the input's grid; cut to the input where that is smaller.
         stride: pixels from one window to the next.
         slices: thickness of the window in slices, for series.
         slice_stride: slices from one window to the next, for series.
+        refine: share of the largest change from which it is looked closer; 0 asks about every window.
         windows: at most so many; with more, strides double up to the window's size, and then windows grow.
         replacement: `dark`, `mean` or `blur`, what hides the window.
     """
@@ -50,6 +54,7 @@ class Occlusion:
         stride: int = 16,
         slices: int = 4,
         slice_stride: int = 2,
+        refine: float = 0.25,
         windows: int = 600,
         replacement: str = "dark",
     ) -> None:
@@ -57,6 +62,7 @@ class Occlusion:
         self._stride = (whole("slice_stride", slice_stride, 1, 4096), *[whole("stride", stride, 1, 4096)] * 2)
         if stride > window or slice_stride > slices:
             raise ValueError("a stride must not exceed its window: places between windows would have no value")
+        self._refine = real("refine", refine, 0.0, 1.0)
         self._windows = whole("windows", windows, 1, 1_000_000)
         self._replacement = choice("replacement", replacement, REPLACEMENTS)
 
@@ -71,15 +77,26 @@ class Occlusion:
         axes = hidden.space
         sizes, strides = self._fitting(axes)
         edges = [_starts(n, w, s) for n, w, s in zip(axes, sizes, strides, strict=True)]
-        windows = list(product(*edges))
+        windows = np.array(list(product(*edges)))
         cells, corners = _cells(axes, sizes, edges)
         covered = np.stack([_inside(corners, start, sizes) for start in windows])
-        answers = hidden.by_regions(np.concatenate([np.ones_like(covered[:1]), ~covered]), cells)[:, list(labels)]
-        fall = answers[:1] - answers[1:]
-        values = covered.T.astype(np.float64) @ fall / covered.sum(axis=0)[:, None]
+
+        def falls(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+            return whole - hidden.by_regions(~covered[chosen], cells)[:, list(labels)]
+
+        whole = hidden.by_regions(np.ones((1, len(corners)), dtype=bool), cells)[:, list(labels)]
+        asked = _side_by_side(windows, sizes) if self._refine > 0 else np.ones(len(windows), dtype=bool)
+        fall = np.zeros((len(windows), len(labels)))
+        fall[asked] = falls(asked)
+        closer = ~asked & _beside(windows, sizes, windows[asked][_matters(fall[asked], self._refine)])
+        if closer.any():
+            fall[closer] = falls(closer)
+        asked |= closer
+        values = covered[asked].T.astype(np.float64) @ fall[asked] / covered[asked].sum(axis=0)[:, None]
         parameters = {
             "window": " x ".join(str(size) for size in sizes),
             "stride": " x ".join(str(step) for step in strides),
+            "refine": f"{self._refine:g}",
             "replacement": self._replacement,
             "precision": hidden.forwards.precision,
         }
@@ -114,6 +131,32 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     """Return where windows begin along one axis; the last one ends at the edge."""
     starts = list(range(0, length - window + 1, stride))
     return starts if starts[-1] == length - window else [*starts, length - window]
+
+
+def _side_by_side(windows: NDArray[np.intp], sizes: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell which windows to begin with: on each axis as few as leave no gap."""
+    chosen = np.ones(len(windows), dtype=bool)
+    for axis, size in enumerate(sizes):
+        starts = np.unique(windows[:, axis])
+        kept = [int(starts[0])]
+        while kept[-1] < starts[-1]:
+            kept.append(int(starts[starts <= kept[-1] + size][-1]))
+        chosen &= np.isin(windows[:, axis], kept)
+    return chosen
+
+
+def _matters(fall: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Tell of which windows any label's logit changed by more than a share of its largest change."""
+    change = np.abs(fall)
+    matters: NDArray[np.bool_] = (change > share * change.max(axis=0)).any(axis=1)
+    return matters
+
+
+def _beside(windows: NDArray[np.intp], sizes: Sequence[int], others: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell which windows overlap any of the others."""
+    distance = np.abs(windows[:, None, :] - others[None, :, :])
+    beside: NDArray[np.bool_] = (distance < np.asarray(sizes)).all(axis=2).any(axis=1)
+    return beside
 
 
 def _cells(

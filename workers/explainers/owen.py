@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.explainers.bounds import real, whole
-from workers.explainers.perturbation import Clock, Sampling, explained_regions, hide
+from workers.explainers.perturbation import Clock, Sampling, explained_regions
+from workers.explainers.pool import Pool
 from workers.explainers.sampling import Estimate
-from workers.explainers.superpixels import region_tree, superpixels
+from workers.explainers.superpixels import region_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,13 +49,12 @@ class Owen:
 
     name = "owen"
     title = "SHAP (Owen values)"
-    cost = 310
 
     def __init__(
         self,
         *,
         regions: int = 100,
-        samples: int = 300,
+        samples: int = 120,
         resolution: float = 0.02,
         backgrounds: int = 4,
         replacement: str = "dark",
@@ -66,6 +66,7 @@ class Owen:
             raise ValueError(f"backgrounds must be a power of two, not {backgrounds!r}")
         self._resolution = real("resolution", resolution, 0.0, 1.0)
         self._sampling = Sampling(samples=samples, stability=0.0, seed=seed, replacement=replacement)
+        self.cost = samples
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label; a region's value is its Owen value in logits, on the input's grid.
@@ -74,12 +75,11 @@ class Owen:
             UnsupportedMethodError: the input has slices, or there is no memory for one forward pass.
         """
         clock = Clock()
-        regions = superpixels(batch, self._regions)
-        hidden = hide(classifier, batch, self._sampling)
+        pool = Pool(classifier, batch, self._regions, self._sampling.replacement, self._sampling.seed)
         game = Partition(
-            lambda shown: hidden.by_regions(shown, regions)[:, list(labels)],
-            int(regions.max()) + 1,
-            region_tree(batch, regions),
+            lambda shown: pool.ask(shown)[:, list(labels)],
+            pool.count,
+            region_tree(batch, pool.regions),
             backgrounds=self._backgrounds,
             seed=self._sampling.seed,
         )
@@ -90,7 +90,7 @@ class Owen:
             "parts": str(game.parts),
         }
         del parameters["stability"]
-        return explained_regions(game.estimate(), labels, regions, hidden, parameters=parameters, clock=clock)
+        return explained_regions(game.estimate(), labels, pool, game.asked, parameters=parameters, clock=clock)
 
 
 @dataclass(kw_only=True)

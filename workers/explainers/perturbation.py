@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from workers.explainers.bounds import choice, real, whole
-from workers.explainers.hiding import REPLACEMENTS, HiddenImage
+from workers.explainers.hiding import REPLACEMENTS
 from workers.interfaces import Explanation
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from workers.explainers.pool import Pool
     from workers.explainers.sampling import Estimate, Floats
-    from workers.interfaces import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,10 @@ class Sampling:
 class Question(Protocol):
     """A way to ask: what was asked so far, and what follows from it."""
 
+    @property
+    def asked(self) -> int:
+        """Forward passes that the values rest on."""
+
     def ask(self, pairs: int) -> None:
         """Ask about that many coalitions and their complements."""
 
@@ -63,21 +67,20 @@ class Question(Protocol):
         """Return the values so far."""
 
 
-def until_stable(question: Question, hidden: HiddenImage, sampling: Sampling, first: int, step: int) -> Estimate:
+def until_stable(question: Question, sampling: Sampling, first: int, step: int) -> Estimate:
     """Ask in pairs until the ranking of regions is stable or the samples are used up.
 
     Args:
         question: what is asked.
-        hidden: counts the forward passes.
         sampling: when to stop.
         first: pairs before the first look.
         step: pairs between looks.
     """
-    left = (sampling.samples - hidden.forwards.count) // 2
+    left = (sampling.samples - question.asked) // 2
     question.ask(max(1, min(first, left)))
     while True:
         found = question.estimate()
-        left = (sampling.samples - hidden.forwards.count) // 2
+        left = (sampling.samples - question.asked) // 2
         if left < 1 or found.stability() >= sampling.stability:
             return found
         question.ask(min(step, left))
@@ -102,27 +105,22 @@ class Clock:
 def explained_regions(
     estimate: Estimate,
     labels: Sequence[int],
-    regions: NDArray[np.intp],
-    hidden: HiddenImage,
+    pool: Pool,
+    samples: int,
     *,
     parameters: dict[str, str],
     clock: Clock,
 ) -> list[Explanation]:
     """Return one explanation per label from the values of regions, whose columns are the labels asked for."""
     seconds = clock.share(labels)
-    described = {**parameters, "regions": str(int(regions.max()) + 1), "precision": hidden.forwards.precision}
+    described = {**parameters, "regions": str(pool.count), "precision": pool.hidden.forwards.precision}
     return [
         Explanation(
             label=label,
-            map=on_regions(estimate.values[:, column], regions),
+            map=on_regions(estimate.values[:, column], pool.regions),
             parameters=described,
             seconds=seconds,
-            measures=estimate.measures(column, hidden.forwards.count),
+            measures=estimate.measures(column, samples),
         )
         for column, label in enumerate(labels)
     ]
-
-
-def hide(classifier: Classifier, batch: torch.Tensor, sampling: Sampling) -> HiddenImage:
-    """Return the image, ready to be hidden in parts."""
-    return HiddenImage(classifier, batch, sampling.replacement)

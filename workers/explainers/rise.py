@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from service.errors import UnsupportedMethodError
 from workers.explainers.bounds import whole
-from workers.explainers.perturbation import Clock, Sampling, hide, until_stable
+from workers.explainers.hiding import HiddenImage
+from workers.explainers.perturbation import Clock, Sampling, until_stable
 from workers.explainers.sampling import SPARE, Estimate
 from workers.interfaces import Explanation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workers.explainers.hiding import HiddenImage
     from workers.explainers.sampling import Floats
     from workers.interfaces import Classifier
 
@@ -46,7 +46,6 @@ class Rise:
 
     name = "rise"
     title = "RISE"
-    cost = 600
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class Rise:
     ) -> None:
         self._cells = whole("cells", cells, 2, 64)
         self._sampling = Sampling(samples=samples, stability=stability, seed=seed, replacement=replacement)
+        self.cost = samples
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label; logits that showing a place's surroundings adds, on a lattice over the input.
@@ -69,10 +69,10 @@ class Rise:
         if batch.ndim != 4:  # noqa: PLR2004 - batch, channels, rows, columns
             raise UnsupportedMethodError("RISE needs a two-dimensional input; occlusion explains series")
         clock = Clock()
-        hidden = hide(classifier, batch, self._sampling)
+        hidden = HiddenImage(classifier, batch, self._sampling.replacement)
         masks = Masks(hidden.space, self._cells, self._sampling.seed)
         question = _Question(hidden, masks, labels)
-        found = until_stable(question, hidden, self._sampling, first=CHUNK, step=CHUNK // 2)
+        found = until_stable(question, self._sampling, first=CHUNK, step=CHUNK // 2)
         parameters = self._sampling.described() | {"cells": " x ".join(str(size) for size in masks.grid)}
         parameters["precision"] = hidden.forwards.precision
         seconds = clock.share(labels)
@@ -133,6 +133,11 @@ class _Question:
         self._hidden, self._masks, self._labels = hidden, masks, list(labels)
         self._visible = np.zeros((0, int(np.prod(masks.lattice))))
         self._halves = np.zeros((0, len(self._labels)))
+
+    @property
+    def asked(self) -> int:
+        """Forward passes that the values rest on."""
+        return self._hidden.forwards.count
 
     def ask(self, pairs: int) -> None:
         """Ask about masks and complements; half the difference is all that matters."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import hadamard
+from scipy.special import gammaln
 
 from service.types import Measure
 
@@ -114,6 +115,13 @@ def leveraged(regions: int, rng: np.random.Generator) -> Iterator[NDArray[np.boo
 def pair_shares(regions: int, sizes: NDArray[np.intp]) -> Floats:
     """Return how often `leveraged` draws each size: half as often where a size is its own complement's."""
     return np.where(2 * sizes == regions, 1.0, 2.0) / (regions - 1)
+
+
+def half_shares(regions: int, sizes: NDArray[np.intp]) -> Floats:
+    """Return how often `balanced_halves` draws each size or its complement's: as uniform coalitions do."""
+    pairs = np.where(2 * sizes == regions, 1.0, 2.0)
+    shares: Floats = pairs * np.exp(gammaln(regions + 1) - gammaln(sizes + 1) - gammaln(regions - sizes + 1))
+    return shares * 0.5**regions
 
 
 def take(coalitions: Iterator[NDArray[np.bool_]], count: int) -> Shown:

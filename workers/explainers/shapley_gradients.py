@@ -13,7 +13,7 @@ from workers.explainers.baselines import REFERENCES, references
 from workers.explainers.batching import out_of_memory
 from workers.explainers.bounds import choice, real, whole
 from workers.explainers.copies import PRECISIONS, graph_copy
-from workers.explainers.gradients import on_places
+from workers.explainers.gradients import BACKWARD, Means, on_places
 from workers.explainers.passes import Gradients
 from workers.explainers.rescale import rescaled_multipliers
 from workers.interfaces import Explanation
@@ -27,6 +27,9 @@ TOGETHER = {"cpu": 4, "cuda": 32}
 """Baselines of DeepSHAP in one pass; each is a pair of inputs."""
 
 
+GOLDEN = (5**0.5 - 1) / 2
+
+
 class GradientShap:
     """Expected gradients: Integrated Gradients at random points between the image and several baselines.
 
@@ -35,8 +38,9 @@ class GradientShap:
     the mean of the baselines', up to the error of sampling, which is reported.
 
     Args:
-        samples: points, rounded up to a multiple of `baselines`; they are spread over the ways and shaken, so that far
-            fewer do than of points drawn anyhow.
+        samples: at most so many points, rounded up to a multiple of `baselines`; they are spread over the ways and
+            shaken, so that far fewer do than of points drawn anyhow.
+        stability: stop when an independent repeat would correlate this well with the map.
         references: `blurs` or `greys`, see `workers.explainers.baselines`.
         baselines: how many of them.
         noise: added to the image, as a share of its range; 0 as in the papers.
@@ -49,12 +53,12 @@ class GradientShap:
 
     name = "gradient-shap"
     title = "GradientSHAP"
-    cost = 110
 
     def __init__(
         self,
         *,
         samples: int = 64,
+        stability: float = 0.9,
         references: str = "blurs",
         baselines: int = 8,
         noise: float = 0.0,
@@ -64,9 +68,11 @@ class GradientShap:
         self._references = choice("references", references, REFERENCES)
         self._baselines = whole("baselines", baselines, 1, 1000)
         self._samples = -(-whole("samples", samples, 1, 10_000) // self._baselines) * self._baselines
+        self._stability = real("stability", stability, 0.0, 1.0)
         self._noise = real("noise", noise, 0.0, 10.0)
         self._precision = choice("precision", precision, PRECISIONS)
         self._seed = whole("seed", seed, 0, 2**32 - 1)
+        self.cost = BACKWARD * self._samples + self._baselines
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain all labels from the same points.
@@ -78,36 +84,37 @@ class GradientShap:
         gradients = Gradients(classifier, batch.shape[1:], self._precision)
         image = batch.detach().cpu()
         starts = references(image, self._references, self._baselines)
-        inputs, differences = self._points(image, starts)
-        found = torch.zeros(len(labels), *batch.shape[1:])
-        for where, _, part in gradients(inputs, labels):
-            found += (part * differences[where]).sum(dim=1) / self._samples
+        means = Means(len(labels), batch.shape[1:])
+        generator = torch.Generator().manual_seed(self._seed)
+        # Each round's points are spread over the way, and so are each baseline's over the rounds (Kronecker sequence).
+        dealt = (torch.randperm(self._baselines, generator=generator) + torch.rand(1, generator=generator)).double()
+        while gradients.count < self._samples and means.reliability() < self._stability:
+            rounds = gradients.count // self._baselines
+            shares = ((dealt / self._baselines + rounds * GOLDEN) % 1.0).float()
+            inputs, ways = self._points(image, starts, shares, generator)
+            for where, _, part in gradients(inputs, labels):
+                means.add(part * ways[where], torch.full((where.stop - where.start,), rounds))
         logits = gradients.exact_logits(torch.cat([image, starts]))[:, list(labels)]
         change = logits[0] - logits[1:].mean(dim=0)
         parameters = {
-            "samples": str(self._samples),
+            "samples": f"at most {self._samples}",
+            "stability": f"{self._stability:g}",
             "references": self._references,
             "baselines": str(self._baselines),
             "noise": f"{self._noise:g}",
             "precision": gradients.precision,
             "seed": str(self._seed),
         }
-        return _explanations(labels, found, change, parameters=parameters, begun=begun, samples=self._samples)
+        found, measures = means.mean, means.measures(gradients.count)
+        return _explanations(labels, found, change, parameters=parameters, begun=begun, measures=measures)
 
-    def _points(self, image: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return points on the ways and the ways themselves, each (samples, channels, ...)."""
-        generator = torch.Generator().manual_seed(self._seed)
-        index = torch.arange(self._samples)
-        rounds = self._samples // self._baselines
-        # Each round covers its part of the way once, in as many pieces as there are baselines, dealt out anew: so every
-        # baseline's points are spread, and those of all of them together are spread more finely.
-        dealt = torch.cat([torch.randperm(self._baselines, generator=generator) for _ in range(rounds)])
-        shaken = torch.rand(self._samples, generator=generator)
-        shares = (index // self._baselines + (dealt + shaken) / self._baselines) / rounds
-        noise = torch.randn(self._samples, *image.shape[1:], generator=generator)
-        ends = image + noise * (self._noise * float(image.max() - image.min()))
-        ways = ends - starts[index % self._baselines]
-        return starts[index % self._baselines] + shares.reshape(-1, *[1] * (image.ndim - 1)) * ways, ways
+    def _points(
+        self, image: torch.Tensor, starts: torch.Tensor, shares: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a point on the way of each baseline, and the ways, each (baselines, channels, ...)."""
+        noise = torch.randn(self._baselines, *image.shape[1:], generator=generator)
+        ways = image + noise * (self._noise * float(image.max() - image.min())) - starts
+        return starts + shares.reshape(-1, *[1] * (image.ndim - 1)) * ways, ways
 
 
 class DeepShap:
@@ -127,11 +134,12 @@ class DeepShap:
 
     name = "deep-shap"
     title = "DeepSHAP"
-    cost = 50
 
     def __init__(self, *, references: str = "blurs", baselines: int = 8) -> None:
         self._references = choice("references", references, REFERENCES)
         self._baselines = whole("baselines", baselines, 1, 1000)
+        # A pass over pairs, forward and back, in float32.
+        self.cost = 2 * BACKWARD * baselines
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label.
@@ -143,8 +151,9 @@ class DeepShap:
         begun = time.perf_counter()
         starts = references(batch.detach(), self._references, self._baselines)
         found, change = deep_shap(classifier, batch, starts, labels)
+        measures = (Measure(name="samples", title="Samples", value=float(self._baselines)),)
         parameters = {"references": self._references, "baselines": str(self._baselines)}
-        return _explanations(labels, found, change, parameters=parameters, begun=begun, samples=self._baselines)
+        return _explanations(labels, found, change, parameters=parameters, begun=begun, measures=measures)
 
 
 def deep_shap(
@@ -195,7 +204,7 @@ def _explanations(
     *,
     parameters: Mapping[str, str],
     begun: float,
-    samples: int,
+    measures: tuple[Measure, ...],
 ) -> list[Explanation]:
     seconds = (time.perf_counter() - begun) / max(len(labels), 1)
     sums = found.double().flatten(1).sum(dim=1)
@@ -208,7 +217,7 @@ def _explanations(
             seconds=seconds,
             measures=(
                 Measure(name="convergence-delta", title="Convergence delta", value=float(errors[row])),
-                Measure(name="samples", title="Samples", value=float(samples)),
+                *measures,
             ),
         )
         for row, label in enumerate(labels)

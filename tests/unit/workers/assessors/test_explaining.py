@@ -212,7 +212,7 @@ def test_a_known_doubt_of_a_method_is_told(model: PackagedClassifier) -> None:
 
 
 def test_contradictions_are_sentences_about_maps_that_passed(model: PackagedClassifier) -> None:
-    lax = {"faithfulness": {"caution": -9.0, "hide": -9.0}}
+    lax = {"faithfulness-chance": {"caution": 1.0, "hide": 1.0}}
     result = explained(model, [Honest("honest"), Fixed("fixed")], thresholds=lax)
     (sentence,) = result.contradictions
     assert "Honest and Fixed mark different places for Bright spot" in sentence
@@ -220,7 +220,7 @@ def test_contradictions_are_sentences_about_maps_that_passed(model: PackagedClas
 
 
 def test_thresholds_of_the_pipeline_decide(model: PackagedClassifier) -> None:
-    strict = {"faithfulness": Threshold(caution=2.0, hide=1.9)}
+    strict = {"faithfulness-chance": Threshold(caution=-2.0, hide=-1.0)}
     assert verdicts(explained(model, [Honest("honest")], thresholds=strict)) == {"honest": Verdict.NOT_SHOWN}
 
 

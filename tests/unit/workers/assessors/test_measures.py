@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from bright_spots import Contrary, Fickle, Fixed, Honest, Telling
+from bright_spots import Contrary, Fickle, Fixed, Honest, Telling, bright_spots
+from scipy.ndimage import gaussian_filter
 
 from workers.assessors.agreement import Agreement, contradictions, top_overlap
 from workers.assessors.case import Scene, Subject, correlation, on_grid, rank_correlation
 from workers.assessors.consensus import consensus
-from workers.assessors.faithfulness import Faithfulness, erase
+from workers.assessors.faithfulness import Curves, Faithfulness, chance, erase, order_of
 from workers.assessors.plausibility import Plausibility, smear
 from workers.assessors.regions import Regions, border_mask
 from workers.assessors.stability import Stability
@@ -36,20 +37,46 @@ def figures(assessor: Assessor, explainer: Telling, scene: Scene) -> dict[str, f
     return {m.name: m.value for m in assessor.assess(scene, subject_of(explainer, scene), ())}
 
 
-def test_an_honest_map_is_more_faithful_than_a_random_order_and_a_contrary_one_less(scene: Scene) -> None:
+def test_an_honest_map_is_more_faithful_than_random_regions_and_a_contrary_one_less(scene: Scene) -> None:
     honest = figures(Faithfulness(), Honest("honest"), scene)
     contrary = figures(Faithfulness(), Contrary("contrary"), scene)
     assert honest["faithfulness"] > 0.2
     assert contrary["faithfulness"] < 0
+    assert honest["faithfulness-chance"] < 0.05
+    assert contrary["faithfulness-chance"] > 0.8
     assert honest["deletion-auc"] < honest["insertion-auc"]
 
 
 def test_random_orders_are_scored_once_for_all_methods(scene: Scene) -> None:
     first = Faithfulness().assess(scene, subject_of(Honest("honest"), scene), ())
-    kept = dict(scene.curves)
+    kept = dict(scene.random_orders)
     second = Faithfulness().assess(scene, subject_of(Fixed("fixed"), scene), ())
-    assert scene.curves == kept
+    assert scene.random_orders == kept
     assert first[0].baseline == second[0].baseline
+
+
+def test_maps_of_random_regions_are_called_faithful_no_oftener_than_promised(scene: Scene) -> None:
+    curves = Curves(scene, 0)
+    spread = curves.random().spread
+    rng = np.random.default_rng(99)
+    fields = gaussian_filter(rng.standard_normal((80, 14, 14)), (0, 1.5, 1.5), mode="wrap").astype(np.float32)
+    found = np.array([chance(curves.of(order_of(field)).gap, spread) for field in fields])
+    assert (found < 0.1).mean() <= 0.2
+    assert 0.35 <= (found > 0.5).mean() <= 0.65
+
+
+def test_a_probability_that_stays_near_one_hides_no_faithful_map(scene: Scene) -> None:
+    sure = replace(scene, classifier=bright_spots())
+    with torch.no_grad():
+        sure.classifier.network.fc.bias.fill_(5.0)  # type: ignore[union-attr]
+    honest = figures(Faithfulness(), Honest("honest"), sure)
+    assert honest["insertion-auc"] - honest["deletion-auc"] < 0.02
+    assert honest["faithfulness-chance"] < 0.05
+
+
+def test_where_nothing_moves_the_answer_nothing_is_more_than_chance() -> None:
+    assert chance(0.0, 0.0) == 0.5
+    assert chance(1.86, 1.0) == pytest.approx(0.05, abs=0.001)
 
 
 def test_faithfulness_is_the_same_every_time(scene: Scene) -> None:

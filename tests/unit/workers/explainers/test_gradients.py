@@ -48,7 +48,7 @@ def test_smoothgrad_without_noise_is_saliency() -> None:
 def test_smoothgrad_agrees_with_captum() -> None:
     loaded, image = classifier(Pooled()), batch()
     spread = 0.1 * float(image.max() - image.min())
-    (ours,) = SmoothGrad(samples=400, sign="signed", precision="float32").explain(loaded, image, [0])
+    (ours,) = SmoothGrad(samples=400, stability=1.0, sign="signed", precision="float32").explain(loaded, image, [0])
     torch.manual_seed(0)
     theirs = NoiseTunnel(CaptumSaliency(loaded.network)).attribute(
         image, nt_samples=2000, nt_samples_batch_size=200, stdevs=spread, target=0, abs=False
@@ -59,10 +59,11 @@ def test_smoothgrad_agrees_with_captum() -> None:
 
 def test_mirrored_noise_leaves_less_of_itself_in_the_map() -> None:
     loaded, image = classifier(Pooled()), batch()
-    exact = SmoothGrad(samples=2000, sign="signed", precision="float32").explain(loaded, image, [0])[0].map
+    many = SmoothGrad(samples=2000, stability=1.0, sign="signed", precision="float32")
+    exact = many.explain(loaded, image, [0])[0].map
     mirrored, free = [], []
     for seed in range(1, 7):
-        explainer = SmoothGrad(samples=16, sign="signed", precision="float32", seed=seed)
+        explainer = SmoothGrad(samples=16, stability=1.0, sign="signed", precision="float32", seed=seed)
         mirrored.append(float((explainer.explain(loaded, image, [0])[0].map - exact).square().mean()))
         inputs = image + torch.randn(16, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) * 0.1 * float(
             image.max() - image.min()
@@ -75,7 +76,7 @@ def test_mirrored_noise_leaves_less_of_itself_in_the_map() -> None:
 def test_bfloat16_ranks_places_as_float32_does() -> None:
     loaded, image = classifier(Pooled(), side=32), batch(1, 32, 32)
     exact, fast = (
-        SmoothGrad(samples=16, precision=precision).explain(loaded, image, [0])[0]
+        SmoothGrad(samples=16, stability=1.0, precision=precision).explain(loaded, image, [0])[0]
         for precision in ("float32", "bfloat16")
     )
     assert fast.parameters["precision"] == "bfloat16"
@@ -84,7 +85,7 @@ def test_bfloat16_ranks_places_as_float32_does() -> None:
 
 def test_automatic_precision_is_one_of_the_two_and_is_recorded() -> None:
     loaded, image = classifier(Pooled()), batch()
-    (explanation,) = SmoothGrad(samples=4).explain(loaded, image, [0])
+    (explanation,) = SmoothGrad(samples=4, stability=1.0).explain(loaded, image, [0])
     assert explanation.parameters["precision"] in {"float32", "bfloat16"}
 
 

@@ -79,7 +79,7 @@ def test_deep_shap_sums_to_the_change_of_the_logit(graph: str) -> None:
 def test_gradient_shap_agrees_with_captum_over_many_samples() -> None:
     loaded, image = classifier(Pooled()), batch()
     starts = references(image, "blurs", 4)
-    explainer = GradientShap(samples=2000, baselines=4, precision="float32")
+    explainer = GradientShap(samples=2000, stability=1.0, baselines=4, precision="float32")
     (ours,) = explainer.explain(loaded, image, [0])
     torch.manual_seed(0)
     theirs = CaptumGradientShap(loaded.network).attribute(
@@ -92,10 +92,10 @@ def test_gradient_shap_agrees_with_captum_over_many_samples() -> None:
 def test_spread_points_leave_a_smaller_error_than_points_drawn_anyhow() -> None:
     loaded, image = classifier(Pooled()), batch()
     starts = references(image, "blurs", 8)
-    exact = GradientShap(samples=2048, precision="float32").explain(loaded, image, [0])[0].map
+    exact = GradientShap(samples=2048, stability=1.0, precision="float32").explain(loaded, image, [0])[0].map
     spread, free = [], []
     for seed in range(1, 5):
-        (ours,) = GradientShap(samples=32, precision="float32", seed=seed).explain(loaded, image, [0])
+        (ours,) = GradientShap(samples=32, stability=1.0, precision="float32", seed=seed).explain(loaded, image, [0])
         spread.append(float((ours.map - exact).square().mean()))
         generator = torch.Generator().manual_seed(seed)
         chosen = starts[torch.randint(8, (32,), generator=generator)]
@@ -107,7 +107,7 @@ def test_spread_points_leave_a_smaller_error_than_points_drawn_anyhow() -> None:
 
 def test_gradient_shap_sums_to_the_change_of_the_logit() -> None:
     loaded, image = classifier(Pooled()), batch()
-    (explanation,) = GradientShap(samples=512, precision="float32").explain(loaded, image, [2])
+    (explanation,) = GradientShap(samples=512, stability=1.0, precision="float32").explain(loaded, image, [2])
     change = float((loaded.network(image) - loaded.network(references(image, "blurs", 8)).mean(dim=0))[0, 2])
     assert float(explanation.map.sum()) == pytest.approx(change, rel=0.02, abs=1e-3)
 
