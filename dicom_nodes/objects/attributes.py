@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
+_SMALLEST = 1e-4
+"""mm; a tenth of what a detector for microscopy has."""
+_LONGEST = 20.0
+"""Of a pixel's sides, the longer over the shorter; a film drawn with more would be a line."""
+
+
 def text(dataset: Dataset, keyword: str) -> str:
     """Return the first value as stripped text; empty when absent."""
     values = texts(dataset, keyword)
@@ -60,10 +66,12 @@ def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def spacing(dataset: Dataset, *keywords: str) -> tuple[float, float] | None:
-    """Return (row, column) spacing in mm of the first keyword that has two positive values."""
+    """Return (row, column) spacing in mm of the first keyword that has two positive values, as a detector has them."""
     for keyword in keywords:
         values = numbers(dataset, keyword)
-        if len(values) == 2 and min(values) > 0:  # noqa: PLR2004 - rows and columns
+        if len(values) != 2 or not all(_SMALLEST < value < 1 / _SMALLEST for value in values):  # noqa: PLR2004
+            continue
+        if 1 / _LONGEST <= values[0] / values[1] <= _LONGEST:
             return values[0], values[1]
     return None
 

@@ -375,3 +375,8 @@ def test_a_sequence_that_never_ends_is_not_taken_for_a_broken_disk(source: Make,
     path.write_bytes(data[:at] + opened * 2000 + data[at:])
     with pytest.raises(InvalidInstanceError, match="nests"):
         read_header(path)
+
+
+@pytest.mark.parametrize("values", [["1e-9", "1"], ["1e-30", "1e-30"], ["1e30", "1e30"], ["50", "1"], ["0", "1"]])
+def test_a_spacing_that_no_detector_has_reads_as_absent(source: Make, saved: Save, values: list[str]) -> None:
+    assert read_image(saved(source(RAMP, PixelSpacing=values))).image.pixel_spacing_mm is None
