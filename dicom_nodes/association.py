@@ -24,7 +24,7 @@ from dicom_nodes.requests import (
     StoreCommand,
     response,
 )
-from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Answer, answer_for
+from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION, Answer, answer_for
 from dicom_nodes.upper_layer import ABORT, RELEASED, PduStream, Tolerance
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAXIMUM_COMMAND_BYTES = 1 << 14
+_UNRECOGNIZED = Answer(status=UNRECOGNIZED_OPERATION, comment="this operation is not served")
 _ANOTHER_CLASS = Answer(status=SOP_CLASS_NOT_SUPPORTED, comment="not the SOP class of the context")
 
 
@@ -154,6 +155,9 @@ class ServedAssociation:
         if context_id not in self._contexts:
             raise ProtocolError("a context that was not accepted")
         field, has_data = number(elements, dimse.COMMAND_FIELD), _has_data_set(elements)
+        if field == dimse.C_CANCEL and not has_data:
+            # Nothing that we serve lasts long enough to be cancelled; the request has no response (PS3.7 9.3.2.3).
+            return True
         request = self._request_of(field, elements, context_id)
         if isinstance(request.command, StoreCommand) and not has_data:
             raise ProtocolError("a C-STORE without a data set")
@@ -193,9 +197,25 @@ class ServedAssociation:
                 peer=self._peer,
             )
         else:
-            raise ProtocolError(f"command 0x{field:04X} is not served")
+            return self._unserved(field, message_id, context_id)
         reception = self._reception(command) if asked_class == sop_class else Refused(_ANOTHER_CLASS)
         return _Request(command=command, context_id=context_id, reception=reception)
+
+    def _unserved(self, field: int, message_id: int, context_id: int) -> _Request:
+        """Refuse an operation that we do not serve, and go on serving others."""
+        if field & dimse.RESPONSE:
+            raise ProtocolError(f"a response 0x{field:04X} that nobody asked for")
+        sop_class, syntax = self._contexts[context_id]
+        command = NoticeCommand(
+            message_id=message_id,
+            field=field,
+            sop_class_uid=sop_class,
+            sop_instance_uid="",
+            event_type=0,
+            transfer_syntax_uid=syntax,
+            peer=self._peer,
+        )
+        return _Request(command=command, context_id=context_id, reception=Refused(_UNRECOGNIZED))
 
     def _reception(self, command: StoreCommand | NoticeCommand) -> Reception:
         if isinstance(command, StoreCommand):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 C_STORE, C_ECHO, N_EVENT_REPORT, N_CREATE = 0x0001, 0x0030, 0x0100, 0x0140
+C_CANCEL = 0x0FFF
 RESPONSE = 0x8000
 """Added to a request's command field in its response."""
 NO_DATA_SET, DATA_SET = 0x0101, 0x0001

@@ -58,7 +58,7 @@ class NoticeCommand:
 
     message_id: int
     field: int
-    """Command field: `dimse.N_EVENT_REPORT` or `dimse.N_CREATE`."""
+    """Command field: `dimse.N_EVENT_REPORT` or `dimse.N_CREATE`; another one only to be refused."""
     sop_class_uid: str
     sop_instance_uid: str
     event_type: int

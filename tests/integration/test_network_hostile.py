@@ -12,7 +12,7 @@ import pytest
 from dicom_nodes.budgets import Limits
 from dicom_nodes.client import echo
 from dicom_nodes.contexts import VERIFICATION
-from tests.network import AE, CR, association_request, data_pdu, echo_request, station, store_request
+from tests.network import AE, CR, association_request, command_set, data_pdu, echo_request, station, store_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,3 +260,74 @@ def trickle(connection: socket.socket, pieces: list[bytes]) -> bool:
     finally:
         connection.settimeout(8.0)
     return False
+
+
+def other_request(field: int, *, has_data: bool = False) -> bytes:
+    return command_set(
+        {
+            0x0002: CR.encode() + b"\x00" * (len(CR) % 2),
+            0x0100: struct.pack("<H", field),
+            0x0110: struct.pack("<H", 7),
+            0x0800: struct.pack("<H", 0 if has_data else 0x0101),
+        }
+    )
+
+
+@pytest.mark.parametrize("field", [0x0010, 0x0020, 0x0021, 0x0110, 0x0120, 0x0130, 0x0150, 0x0042])
+def test_an_operation_that_is_not_served_is_refused_and_the_association_goes_on(field: int, listener: Station) -> None:
+    connection = established(listener)
+    for has_data in (False, True):
+        connection.sendall(data_pdu(other_request(field, has_data=has_data), 3))
+        if has_data:
+            connection.sendall(data_pdu(b"whatever", 2))
+        assert status_of(receive_pdu(connection)) == 0x0211
+    connection.sendall(data_pdu(other_request(0x0FFF), 3) + data_pdu(echo_request(), 3))
+    assert status_of(receive_pdu(connection)) == 0x0000
+    connection.close()
+
+
+@pytest.mark.parametrize("field", [0x8001, 0x8030, 0xFFFF])
+def test_a_response_that_nobody_asked_for_ends_the_association(field: int, listener: Station) -> None:
+    connection = established(listener)
+    connection.sendall(data_pdu(other_request(field), 3))
+    assert connection.recv(100)[:1] == b"\x07"
+    connection.close()
+    assert_serves(listener)
+
+
+def test_a_data_set_of_another_instance_or_class_than_the_request_is_refused(listener: Station) -> None:
+    def data_set(sop_class: str, sop_instance: str) -> bytes:
+        uids = (
+            (0x0008, 0x0016, sop_class),
+            (0x0008, 0x0018, sop_instance),
+            (0x0020, 0x000D, "1.2"),
+            (0x0020, 0x000E, "1.3"),
+        )
+        return b"".join(
+            struct.pack("<HHI", group, element, len(uid) + len(uid) % 2) + uid.encode() + b"\x00" * (len(uid) % 2)
+            for group, element, uid in uids
+        )
+
+    connection = established(listener)
+    for content, status in (
+        (data_set(CR, "1.2.4"), 0xC000),
+        (data_set("1.2.840.10008.5.1.4.1.1.2", "1.2.3"), 0xA900),
+        (data_set(CR, "1.2.3"), 0x0000),
+    ):
+        connection.sendall(data_pdu(store_request(b"1.2.3"), 3) + data_pdu(content, 2))
+        assert status_of(receive_pdu(connection)) == status
+    connection.close()
+    assert len(listener.files()) == 1
+
+
+def test_many_requests_for_association_of_the_longest_kind_hold_nobody_up(listener: Station) -> None:
+    syntaxes = bytes([0x40, 0, 0, 0]) * 16379
+    flood = b"".join(bytes([0x20, 0, 0xFF, 0xF0, identifier, 0, 0, 0]) + syntaxes for identifier in (1, 3, 5))
+    body = struct.pack(">HH16s16s32x", 1, 0, AE.ljust(16).encode(), b"FLOOD".ljust(16)) + flood
+    sockets = [connect(listener) for _ in range(20)]
+    for connection in sockets:
+        connection.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+    assert_serves(listener)
+    for connection in sockets:
+        connection.close()
+    assert wait_until(lambda: listener.server.open_associations() == [], 10.0)
