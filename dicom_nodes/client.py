@@ -15,7 +15,7 @@ from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, proposals
 from dicom_nodes.headers import is_uid
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.outgoing import SendFile, SendOutcome
-from dicom_nodes.requestor import Destination, associated
+from dicom_nodes.requestor import Destination, NotAcceptedError, associated
 from dicom_nodes.status import SUCCESS, Verdict, describe, verdict
 from dicom_nodes.transmission import transmit
 from service.errors import DestinationError, InvalidInstanceError
@@ -119,7 +119,7 @@ def _send_batch(
     waiting = deque(batch)
     barren = 0
     message_ids = itertools.cycle(range(1, 65536))
-    reason = f"{to.host}:{to.port} ends every association without an answer"
+    reason, away = f"{to.host}:{to.port} ends every association without an answer", False
     while waiting and barren < _BARREN:
         answered = 0
         try:
@@ -129,11 +129,11 @@ def _send_batch(
                     answered += outcome.status is not None
                     yield outcome
         except DestinationError as error:
-            reason = str(error)
+            reason, away = str(error), not isinstance(error, NotAcceptedError)
             break
         barren = 0 if answered else barren + 1
     for file in waiting:
-        yield _outcome(file.path, Verdict.RETRY, reason)
+        yield SendOutcome(path=file.path, verdict=Verdict.RETRY, status=None, reason=reason, unreachable=away)
 
 
 def _store(association: Association, file: SendFile, message_id: int, timeout_s: float) -> SendOutcome:

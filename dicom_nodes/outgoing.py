@@ -31,3 +31,5 @@ class SendOutcome:
     """DIMSE status; None when there was no answer."""
     reason: str
     """In words, when it is not plain success."""
+    unreachable: bool = False
+    """The peer as a whole is away: no other file would get through either."""

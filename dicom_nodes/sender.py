@@ -31,7 +31,7 @@ from service.outbox import Outbox
 from service.types import DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from dicom_nodes.outgoing import SendOutcome
@@ -139,6 +139,9 @@ class Sender:
                 elif outcome.verdict is Verdict.REJECTED:
                     log.warning("job %s: %s rejected: %s", delivery.object.job_id, delivery.object.kind, outcome.reason)
                     self._deliveries.rejected(delivery, reason=outcome.reason)
+                elif outcome.unreachable:
+                    self._hold([delivery, *open_deliveries.values()], outcome.reason)
+                    break
                 else:
                     self._postpone([delivery], outcome.reason)
                 # What is left keeps its lease and comes back when that has run out.
@@ -160,15 +163,15 @@ class Sender:
             answer = status if outcome.reason in ("", status) else f"{status}: {outcome.reason}"
             self._trail.sent(delivery, to.host, accepted=outcome.verdict is Verdict.DELIVERED, answer=answer)
 
-    def _postpone(self, batch: Iterable[Delivery], reason: str) -> None:
-        entries = list(batch)
-        log.warning("%d objects for %s wait: %s", len(entries), entries[0].destination, reason)
-        self._deliveries.postpone(
-            entries,
-            reason=reason,
-            first_s=self._settings.sender.first_retry_s,
-            longest_s=self._settings.sender.longest_retry_s,
-        )
+    def _postpone(self, batch: Sequence[Delivery], reason: str) -> None:
+        log.warning("%d objects for %s wait: %s", len(batch), batch[0].destination, reason)
+        pauses = self._settings.sender
+        self._deliveries.postpone(batch, reason=reason, first_s=pauses.first_retry_s, longest_s=pauses.longest_retry_s)
+
+    def _hold(self, batch: Sequence[Delivery], reason: str) -> None:
+        log.warning("all objects for %s wait: %s", batch[0].destination, reason)
+        pauses = self._settings.sender
+        self._deliveries.hold(batch, reason=reason, first_s=pauses.first_retry_s, longest_s=pauses.longest_retry_s)
 
     def _intact(self, batch: Iterable[Delivery]) -> dict[Path, Delivery]:
         """Sort out objects whose file is not the one that the job made."""

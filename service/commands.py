@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Newest jobs to show.")
 @click.option("--study", default="", help="Only this Study Instance UID.")
-@click.option("--state", "states", multiple=True, type=click.Choice([*JobState]), help="Only these; repeatable.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in JobState]),
+    help="Only these; repeatable.",
+)
 @click.option("--undelivered", is_flag=True, help="Only those with an object that a destination does not have.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
@@ -46,7 +52,7 @@ def jobs(
             job.pipeline,
             str(job.state),
             f"{report.delivered}/{report.objects}",
-            job.reason or report.delivery_reason,
+            "; ".join(filter(None, [job.reason, report.delivery_reason])),
         )
     console.print(table if reports else "no jobs")
 

@@ -13,9 +13,9 @@ from service.ledger.transactions import Ledger, moment
 from service.types import Delivery, DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
 
 class Deliveries(Ledger):
@@ -90,25 +90,48 @@ class Deliveries(Ledger):
 
     def postpone(self, batch: Iterable[Delivery], *, reason: str, first_s: float, longest_s: float) -> None:
         """Try again after a pause that doubles with each attempt, with jitter so that senders spread."""
-        now = self.clock()
         with self.writing() as connection:
             for delivery in batch:
-                pause = min(longest_s, first_s * 2 ** min(delivery.attempts, 30))
-                connection.execute(
-                    update(deliveries)
-                    .where(_this(delivery))
-                    .values(
-                        state=DeliveryState.PENDING,
-                        attempts=delivery.attempts + 1,
-                        next_attempt_at=now + pause * random.uniform(0.5, 1.0),  # noqa: S311
-                        lease_until=0.0,
-                        updated_at=now,
-                        reason=reason,
-                    )
+                pause = _pause(delivery, first_s, longest_s)
+                self._try_again(connection, delivery, at=self.clock() + pause, reason=reason)
+
+    def hold(self, batch: Sequence[Delivery], *, reason: str, first_s: float, longest_s: float) -> None:
+        """The destination of a batch is away: try nothing for it before the pause of its first object is over.
+
+        So a destination that is down for hours is asked once a pause, however many objects wait for it.
+        """
+        now = self.clock()
+        again = now + _pause(batch[0], first_s, longest_s)
+        with self.writing() as connection:
+            for delivery in batch:
+                self._try_again(connection, delivery, at=again, reason=reason)
+            connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.destination == batch[0].destination,
+                    deliveries.c.state == DeliveryState.PENDING,
+                    deliveries.c.next_attempt_at < again,
+                    deliveries.c.lease_until <= now,
                 )
+                .values(next_attempt_at=again, reason=reason)
+            )
+
+    def _try_again(self, connection: Connection, delivery: Delivery, *, at: float, reason: str) -> None:
+        connection.execute(
+            update(deliveries)
+            .where(_this(delivery))
+            .values(
+                state=DeliveryState.PENDING,
+                attempts=delivery.attempts + 1,
+                next_attempt_at=at,
+                lease_until=0.0,
+                updated_at=self.clock(),
+                reason=reason,
+            )
+        )
 
     def _settle(self, delivery: Delivery, *, state: DeliveryState, reason: str, **more: float | str) -> None:
-        with self.writing() as connection:
+        with self.writing_once() as connection:
             connection.execute(
                 update(deliveries)
                 .where(_this(delivery))
@@ -125,6 +148,11 @@ class Deliveries(Ledger):
     def _due(self, state: DeliveryState) -> ColumnElement[bool]:
         now = self.clock()
         return (deliveries.c.state == state) & (deliveries.c.next_attempt_at <= now) & (deliveries.c.lease_until <= now)
+
+
+def _pause(delivery: Delivery, first_s: float, longest_s: float) -> float:
+    longest: float = min(longest_s, first_s * 2 ** min(delivery.attempts, 30))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret
 
 
 def _this(delivery: Delivery) -> ColumnElement[bool]:

@@ -197,6 +197,25 @@ def test_deliveries_are_retried_for_ever_with_a_capped_pause(books: Books) -> No
     assert books.reports.jobs()[0].delivered == 1
 
 
+def test_a_destination_that_is_away_is_asked_once_a_pause_whatever_waits_for_it(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object(uid=str(number)) for number in range(20)], ["@PACS", "@OTHER"])
+    asked = 0
+    for _ in range(600):
+        books.clock.now += 1
+        batch = books.deliveries.claim("@PACS", lease_s=60, limit=5)
+        asked += bool(batch)
+        if batch:
+            books.deliveries.hold(batch, reason="away", first_s=2, longest_s=64)
+        assert books.deliveries.claim("@PACS", lease_s=60) == []
+    assert 600 / 64 <= asked <= 30
+    assert books.reports.jobs()[0].delivery_reason == "away"
+    assert len(books.deliveries.claim("@OTHER", lease_s=60)) == 20
+
+
 def test_a_rejected_object_waits_for_a_retry(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])
