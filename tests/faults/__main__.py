@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults import broken, disk, pacs, poison, stores
+from faults import broken, clocks, commitments, disk, pacs, poison, shared, stores
 from faults import kills as killing
 from faults.report import Row, table, write
 
@@ -40,9 +40,12 @@ def _groups(trials: int, *, kills: int, out: Path) -> dict[str, Callable[[Path, 
         "kills": partial(killing.at_random, kills=kills, progress=partial(_progress, out=out)),
         "points": partial(killing.at_points, trials=trials),
         "pacs": partial(pacs.misbehaving, trials=trials),
+        "commitment": partial(commitments.answering, trials=trials),
         "sqlite": partial(stores.sqlite_locked, trials=trials),
         "servers": partial(stores.redis_and_postgresql, trials=trials),
         "disk": partial(disk.full, trials=trials),
+        "clocks": partial(clocks.set_while_working, trials=trials),
+        "shared": partial(shared.ledger, trials=trials),
         "poison": partial(poison.studies, trials=trials),
         "broken": broken.builds,
     }

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydicom import Dataset, dcmread
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    Verification,
+)
 
 from dicom_nodes.contexts import UNCOMPRESSED
 from faults.content import dataset_sha256
@@ -70,13 +74,16 @@ class FaultyArchive:
         entity = AE(PACS_AE)
         entity.add_supported_context(Verification)
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind, list(UNCOMPRESSED))
+        entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet, list(UNCOMPRESSED))
         for context in AllStoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), [*UNCOMPRESSED, _JPEG_BASELINE])
-        self._server = entity.start_server(
-            ("127.0.0.1", self.port),
-            block=False,
-            evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)],
-        )
+            # What it holds goes back on the association that asks, where the peer takes the provider's role.
+            entity.add_supported_context(
+                str(context.abstract_syntax), [*UNCOMPRESSED, _JPEG_BASELINE], scu_role=True, scp_role=True
+            )
+        self._server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self._handlers(entity))
+
+    def _handlers(self, _entity: AE) -> list[Any]:
+        return [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find), (evt.EVT_C_GET, self._get)]
 
     def stop(self) -> None:
         """Close the port."""
@@ -128,10 +135,16 @@ class FaultyArchive:
             match.SOPInstanceUID = wanted
             yield 0xFF00, match
 
+    def _get(self, event: Any) -> Any:
+        wanted = str(event.identifier.get("SOPInstanceUID", ""))
+        with self._guard:
+            files = self._kept.get(wanted, [])[-1:]
+        yield len(files)
+        for file in files:
+            yield 0xFF00, dcmread(io.BytesIO(file))
+
 
 def _part10(event: Any) -> bytes:
-    import io  # noqa: PLC0415
-
     target = io.BytesIO()
     target.write(b"\0" * 128 + b"DICM")
     write_file_meta_info(target, event.file_meta)

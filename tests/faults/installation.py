@@ -117,6 +117,18 @@ class Installation(Sandbox):
                 process.kill()
         return len(victims)
 
+    def terminate(self, role: str) -> None:
+        """SIGTERM to every process of a role: it ends in good order and is started again."""
+        with self._guard:
+            for number, name in enumerate(self._roles):
+                if role == name:
+                    self._children[number].terminate()
+
+    def logs(self, role: str) -> list[str]:
+        """What each process of a role has logged, over all its lives."""
+        numbers = [number for number, name in enumerate(self._roles) if name == role]
+        return [(self._folder / f"{role}-{number}.log").read_text(errors="replace") for number in numbers]
+
     def orphans(self) -> list[psutil.Process]:
         """Processes that outlived the process that we started, a few seconds after its death."""
         deadline = time.monotonic() + 5.0

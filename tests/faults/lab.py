@@ -11,10 +11,11 @@ from faults.installation import ROLES, Installation
 from faults.modality import Modality
 from faults.reconcile import Auditor, Balance
 from faults.report import Row
+from service.outbox import Outbox
 from workers.sandbox import PACS_AE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -36,18 +37,25 @@ class Lab:
         faults: Sequence[str] = (),
         roles: Sequence[str] = ROLES,
         confirm: str = "query",
+        before: Callable[[Lab], None] = lambda _lab: None,
     ) -> None:
         self.rng = random.Random(f"{seed}-{folder.name}")  # noqa: S311 -- a schedule, no secret
         self.archive = archive
         self.pellucid = Installation(
             folder, pacs_port=archive.port, settings=settings, faults=faults, roles=roles, confirm=confirm
         )
-        self.modality = Modality(folder / "films", port=self.pellucid.port, seed=self.rng.randrange(1, 900))
+        self.modality = Modality(folder / "films", ports=self.pellucid.ports, seed=self.rng.randrange(1, 900))
         self.auditor = Auditor(self.pellucid, archive)
+        self.outbox = Outbox(self.pellucid.settings.state.directory / "outbox")
+        before(self)
 
     def __enter__(self) -> Self:
-        self.pellucid.start()
-        self.pellucid.wait_ready()
+        try:
+            self.pellucid.start()
+            self.pellucid.wait_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ from workers.sandbox import PACS_AE
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
     from pathlib import Path
 
 SIZE = (256, 256)
@@ -34,10 +36,10 @@ class Sent:
 class Modality:
     """Makes films and sends them; remembers what was acknowledged."""
 
-    def __init__(self, folder: Path, *, port: int, seed: int) -> None:
+    def __init__(self, folder: Path, *, ports: Sequence[int], seed: int) -> None:
         self.acknowledged: list[Sent] = []
         self._folder = folder
-        self._port = port
+        self._ports = itertools.cycle(ports)
         self._seed = seed * 1000
         self._sends = 0
         self._guard = threading.Lock()
@@ -91,14 +93,14 @@ class Modality:
         return sent
 
     def _with_client(self, film: Path) -> int | None:
-        (outcome,) = send_files([film], "127.0.0.1", self._port, "PELLUCID", PACS_AE)
+        (outcome,) = send_files([film], "127.0.0.1", next(self._ports), "PELLUCID", PACS_AE)
         return outcome.status
 
     def _with_dcmtk(self, film: Path) -> int | None:
         command = [require_tool("storescu"), "-to", "5", "-ta", "15", "-td", "15", "-aet", PACS_AE, "-aec", "PELLUCID"]
         try:
             done = subprocess.run(
-                [*command, "127.0.0.1", str(self._port), str(film)], check=False, capture_output=True, timeout=40
+                [*command, "127.0.0.1", str(next(self._ports)), str(film)], check=False, capture_output=True, timeout=40
             )
         except subprocess.TimeoutExpired:
             return None

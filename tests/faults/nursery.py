@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,7 @@ class Nursery:
         """End it; what it forked is ended by those who ordered it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+        self._process.kill()
         self._process.wait(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -134,21 +136,22 @@ def _serve() -> None:
 
 
 def _become(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    os.environ.clear()
-    os.environ.update(environment)
-    sabotage = importlib.import_module("faults.sabotage")
+    """Be the child; never return into the loop above."""
     code = 1
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), written, written)):
+            os.dup2(descriptor, number)
+        os.environ.clear()
+        os.environ.update(environment)
+        sabotage = importlib.import_module("faults.sabotage")
         sabotage.run(arguments)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 -- what Python would do at the end of a process
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

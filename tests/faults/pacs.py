@@ -37,7 +37,8 @@ _ENOUGH_TRIES = 2
 def misbehaving(folder: Path, seed: int, *, trials: int, only: Sequence[str] = ()) -> Iterator[Row]:
     """One row per misbehaviour."""
     archive = FaultyArchive()
-    with Lab(folder, archive, seed=seed) as lab:
+    read_back = {"PELLUCID__PEERS__PACS__RETRIEVE": '"get"'}
+    with Lab(folder, archive, seed=seed, settings=read_back, confirm="retrieve") as lab:
         wanted = lambda name: not only or name in only  # noqa: E731
         if wanted("down"):
             yield _down(lab, archive, trials)
@@ -57,7 +58,7 @@ def _down(lab: Lab, archive: FaultyArchive, trials: int) -> Row:
     for _ in range(trials):
         archive.stop()
         _send(lab)
-        _wait_for_tries(lab)
+        wait_for_tries(lab)
         archive.begin()
         lab.recover(row)
     return lab.close(row)
@@ -114,13 +115,22 @@ def _warning(lab: Lab, archive: FaultyArchive, trials: int) -> Row:
 
 
 def _lying(lab: Lab, archive: FaultyArchive, trials: int) -> Row:
-    """The PACS answers success, finds the object when asked, and holds other bytes."""
+    """The PACS answers success, finds the object when asked, and holds other bytes: only reading back shows it."""
     row = lab.row("PACS says success, keeps other bytes")
+    aside = 0
     for _ in range(trials):
+        before = len(archive.requests)
         archive.behaviour = "other-bytes"
         _send(lab)
         lab.recover(row)
+        time.sleep(1.0)
         archive.behaviour = "keep"
+        aside += 2
+        if len(archive.requests) - before != 2:
+            row.wrong(f"{len(archive.requests) - before} requests for 2 objects")
+        found = lab.balance().set_aside
+        if len(found) != aside or not all("SeriesDescription (0008,103E)" in entry for entry in found):
+            row.wrong(f"{len(found)} objects are set aside with what differs, not {aside}")
     return lab.close(row)
 
 
@@ -129,7 +139,9 @@ def _send(lab: Lab) -> None:
     lab.modality.send(film)
 
 
-def _wait_for_tries(lab: Lab) -> None:
+def wait_for_tries(lab: Lab) -> None:
+    """Wait until something was tried again."""
+
     def tried() -> bool:
         with lab.pellucid.reports.reading() as connection:
             waiting = select(schema.deliveries.c.attempts).where(schema.deliveries.c.state == DeliveryState.PENDING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ class Auditor:
     def balance(self, sent: Iterable[Sent]) -> Balance:
         """Reconcile everything that was acknowledged."""
         found = Balance()
-        unique = {entry.sop_instance_uid: entry.sha256 for entry in sent}
+        unique = sorted({(entry.sop_instance_uid, entry.sha256) for entry in sent})
         with self._installation.reports.reading() as connection:
             self._instances(connection, unique, found)
             self._jobs(connection, unique, found)
@@ -91,24 +91,27 @@ class Auditor:
             deliveries = select(schema.deliveries.c.destination).where(schema.deliveries.c.state.in_(_ON_THE_WAY))
             return connection.execute(jobs).first() is not None or connection.execute(deliveries).first() is not None
 
-    def _instances(self, connection: Connection, sent: dict[str, str], found: Balance) -> None:
-        keys = {
-            row.sop_instance_uid: row.key
-            for row in connection.execute(select(schema.instances.c.sop_instance_uid, schema.instances.c.key))
-        }
-        for uid, sha256 in sent.items():
-            path = self._spool.path(keys[uid]) if uid in keys else None
-            if path is None:
+    def _instances(self, connection: Connection, sent: list[tuple[str, str]], found: Balance) -> None:
+        """Each content lies in the spool: processed, or set aside when its UID was known with another."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for source in (schema.instances, schema.set_aside):
+            for row in connection.execute(select(source.c.sop_instance_uid, source.c.key)):
+                keys[row.sop_instance_uid].append(row.key)
+        for row in connection.execute(select(schema.set_aside.c.sop_instance_uid, schema.set_aside.c.reason)):
+            (found.set_aside if row.reason else found.lost).append(f"instance {row.sop_instance_uid}: {row.reason}")
+        for uid, sha256 in sent:
+            paths = [self._spool.path(key) for key in keys[uid]]
+            if not paths:
                 found.lost.append(f"instance {uid}: acknowledged, not in the ledger")
-            elif not path.is_file():
+            elif not all(path.is_file() for path in paths):
                 found.lost.append(f"instance {uid}: acknowledged, its file is gone")
-            elif dataset_sha256(path.read_bytes()) != sha256:
+            elif sha256 not in {dataset_sha256(path.read_bytes()) for path in paths}:
                 found.lost.append(f"instance {uid}: acknowledged, its file holds other bytes")
 
-    def _jobs(self, connection: Connection, sent: dict[str, str], found: Balance) -> None:
+    def _jobs(self, connection: Connection, sent: list[tuple[str, str]], found: Balance) -> None:
         with_job = set(connection.execute(select(schema.job_inputs.c.sop_instance_uid)).scalars())
         known = set(connection.execute(select(schema.instances.c.sop_instance_uid)).scalars())
-        found.stuck += [f"instance {uid}: no job" for uid in sent if uid in known and uid not in with_job]
+        found.stuck += [f"instance {uid}: no job" for uid, _ in sent if uid in known and uid not in with_job]
         for job in connection.execute(select(schema.jobs)):
             if job.state in _UNFINISHED:
                 found.stuck.append(f"job {job.id}: {job.state}, {job.attempts} attempts")

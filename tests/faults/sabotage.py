@@ -172,6 +172,22 @@ def shifted_clock() -> None:
     time.time = shifted
 
 
+def deaf() -> None:
+    """On order, the worker lives on and asks its broker for nothing more."""
+    from service.redis_queue import QoS  # noqa: PLC0415
+
+    hears, order = QoS.can_consume, Path(os.environ[CRASHES_VARIABLE]) / "deaf"
+    since: list[float] = []
+
+    def can_consume(self: Any) -> bool:
+        if not since and order.exists():
+            order.unlink()
+            since.append(time.time())
+        return bool(not since and hears(self))
+
+    QoS.can_consume = can_consume
+
+
 def die_once(point: str) -> None:
     """Kill this process if the campaign ordered a death at this point; each order is carried out once."""
     order = Path(os.environ[CRASHES_VARIABLE]) / point
@@ -193,11 +209,12 @@ FAULTS = {
     "crash-after-send": crash_after_send,
     "poisoned": poisoned,
     "shifted-clock": shifted_clock,
+    "deaf": deaf,
 }
 
 
 FRESH_ONLY = frozenset({"random-uids", "shifted-clock"})
-"""These must come before anything imports the names that they change: no process with imports can be forked for them."""
+"""These come before anything imports the names that they change: no process with imports can be forked for them."""
 
 
 def run(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -16,9 +17,11 @@ from faults.installation import ROLES
 from faults.lab import Lab
 from service.queue import enqueue, make_app
 from service.settings import load_settings
+from workers.sandbox import wait_until
 from workers.servers import postgresql_server
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -26,8 +29,13 @@ if TYPE_CHECKING:
 
 TWO_WORKERS = (*ROLES, "worker")
 LOCKED_S = 6.0
-FROZEN_S = 8.0
+FROZEN_S = 60.0
+FROZEN_BRIEFLY_S = 12.0
+"""Longer than the broker's client waits for an answer; enough where each row runs once."""
+RESUMED_S = 30.0
 IDLE_AT_MOST_S = 60.0
+_FLAPS = 4
+_ENDED = re.compile(r"job [0-9a-f]+: done")
 _LOCK = """
 import sqlite3, sys
 ledger = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
@@ -68,8 +76,13 @@ def redis_and_postgresql(folder: Path, seed: int, *, trials: int) -> Iterator[Ro
             ) as lab:
                 yield _redis_emptied(lab, redis, trials)
                 yield _redis_frozen(lab, redis, trials)
+                yield _redis_flapping(lab, redis, trials)
                 yield redelivered(lab, trials)
                 yield _postgresql_restarted(lab, cluster, trials)
+            with Lab(
+                folder / "deaf", OrthancArchive(folder / "archive"), seed=seed, settings=settings, faults=["deaf"]
+            ) as lab:
+                yield _deaf(lab, min(trials, 3))
         finally:
             redis.stop()
             cluster.stop()
@@ -106,31 +119,80 @@ def _redis_emptied(lab: Lab, redis: RedisBroker, trials: int) -> Row:
         meanwhile = lab.modality.flow(2, lab.rng)
         time.sleep(lab.rng.uniform(1.0, 3.0))
         redis.start()
-        back = time.monotonic()
-        flow.join()
-        meanwhile.join()
-        lab.recover(row, since=back)
-    return _not_idle(lab.close(row))
+        _resumed(lab, row, flow, meanwhile)
+    return lab.close(row)
 
 
 def _redis_frozen(lab: Lab, redis: RedisBroker, trials: int) -> Row:
-    row = lab.row(f"Redis frozen for {FROZEN_S:.0f} s")
+    frozen_s = FROZEN_S if trials > 1 else FROZEN_BRIEFLY_S
+    row = lab.row(f"Redis frozen for {frozen_s:.0f} s")
     for _ in range(trials):
         flow = lab.modality.flow(2, lab.rng)
         time.sleep(lab.rng.uniform(0.2, 1.0))
         with redis.frozen():
             meanwhile = lab.modality.flow(2, lab.rng)
-            time.sleep(FROZEN_S)
-        thawed = time.monotonic()
+            time.sleep(frozen_s)
+        _resumed(lab, row, flow, meanwhile)
+    return lab.close(row)
+
+
+def _redis_flapping(lab: Lab, redis: RedisBroker, trials: int) -> Row:
+    row = lab.row(f"Redis comes and goes {_FLAPS} times")
+    for _ in range(trials):
+        flow = lab.modality.flow(4, lab.rng)
+        for _ in range(_FLAPS):
+            time.sleep(lab.rng.uniform(0.3, 2.0))
+            redis.kill()
+            time.sleep(lab.rng.uniform(0.3, 2.0))
+            redis.start()
+        _resumed(lab, row, flow)
+    return lab.close(row)
+
+
+def _resumed(lab: Lab, row: Row, *flows: threading.Thread) -> None:
+    """The broker is back: nothing stands still, and every worker takes work again."""
+    back = time.monotonic()
+    begun = _ended_jobs(lab)
+    resumed = None
+    while time.monotonic() - back < IDLE_AT_MOST_S:
+        now = _ended_jobs(lab)
+        if resumed is None and sum(now) > sum(begun):
+            resumed = time.monotonic() - back
+        if all(after > before for after, before in zip(now, begun, strict=True)):
+            break
+        for film in lab.modality.films(len(begun)):
+            lab.modality.send(film)
+        time.sleep(0.5)
+    else:
+        row.wrong(f"a worker was idle for {IDLE_AT_MOST_S:.0f} s after the broker was back")
+    if resumed is None or resumed > RESUMED_S:
+        row.wrong(f"work went on after {resumed or IDLE_AT_MOST_S:.0f} s")
+    for flow in flows:
         flow.join()
-        meanwhile.join()
-        lab.recover(row, since=thawed)
-    return _not_idle(lab.close(row))
+    lab.recover(row, since=back)
 
 
-def _not_idle(row: Row) -> Row:
+def _ended_jobs(lab: Lab) -> list[int]:
+    """Of each worker, as its log says."""
+    return [len(_ENDED.findall(log)) for log in lab.pellucid.logs("worker")]
+
+
+def _deaf(lab: Lab, trials: int) -> Row:
+    """A worker that asks for nothing more, whatever the cause, is ended by its watchdog and started again."""
+    row = lab.row("worker lives and consumes nothing")
+    order = lab.pellucid.crashes / "deaf"
+    for _ in range(trials):
+        order.touch()
+        (first,) = lab.modality.films(1)
+        lab.modality.send(first)
+        wait_until(lambda: not order.exists(), timeout_s=60, what="nobody became deaf")
+        deaf = time.monotonic()
+        (second,) = lab.modality.films(1)
+        lab.modality.send(second)
+        lab.recover(row, since=deaf)
+    lab.close(row)
     if row.longest_recovery_s > IDLE_AT_MOST_S:
-        row.wrong(f"work stood still for {row.longest_recovery_s:.0f} s after the broker was back")
+        row.wrong(f"work stood still for {row.longest_recovery_s:.0f} s")
     return row
 
 
