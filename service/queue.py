@@ -29,7 +29,7 @@ def make_app(settings: Settings) -> Celery:
     """Build the Celery application. JSON only: a pickle message is refused."""
     TRANSPORT_ALIASES.update(_TRANSPORTS)
     url = settings.broker_url
-    broker = url.replace("filesystem:", f"{_FOLDER}:", 1) if url.startswith("filesystem:") else url
+    broker = f"{_FOLDER}://localhost" if url.startswith("filesystem:") else url
     app = Celery("pellucid", broker=broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
