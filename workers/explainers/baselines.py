@@ -10,10 +10,12 @@ import math
 
 import torch
 
-from workers.explainers.hiding import REPLACEMENTS, replacement
+from workers.explainers.hiding import DARK, REPLACEMENTS, darker_greys, replacement
 
 BASELINES = ("zero", "black", *REPLACEMENTS)
-REFERENCES = ("blurs", "greys")
+REFERENCES = ("darks", "blurs", "greys")
+DARKEST = 0.1
+"""Quantile of the coarse image that the darkest of the `darks` comes near to; the brightest is what hides elsewhere."""
 NARROW, WIDE = 0.03, 0.3
 """Standard deviations of the narrowest and the widest blur, as shares of each side."""
 
@@ -41,10 +43,15 @@ def references(batch: torch.Tensor, kind: str, count: int) -> torch.Tensor:
 
     Args:
         batch: one input, (1, channels, ...).
-        kind: `blurs`, the image under Gaussians from narrow to wide: what remains is the film's exposure, what goes is
-            ever larger detail; or `greys`, uniform images at quantiles of the image's grey.
+        kind: `darks`, the image with nothing brighter than each of several of its own darker greys: opacities go, edges
+            and air stay; `blurs`, the image under Gaussians from narrow to wide: what remains is the film's exposure,
+            what goes is ever larger detail; or `greys`, uniform images at quantiles of the image's grey.
         count: how many.
     """
+    if kind == "darks":
+        shares = DARKEST + (DARK - DARKEST) * torch.arange(1, count + 1, device=batch.device) / count
+        limits = darker_greys(batch, shares)
+        return torch.cat([torch.minimum(batch, limit) for limit in limits])
     if kind == "greys":
         shares = (torch.arange(count, dtype=torch.float32, device=batch.device) + 0.5) / count
         greys = batch.flatten(2)[0].quantile(shares, dim=1)

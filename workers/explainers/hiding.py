@@ -35,7 +35,7 @@ def replacement(batch: torch.Tensor, kind: str) -> torch.Tensor:
     arXiv:1704.03296): no edges, but a large opacity shines through it, so that hiding it changes little.
     """
     if kind == "dark":
-        return torch.minimum(batch, _dark(batch))
+        return torch.minimum(batch, darker_greys(batch, torch.tensor([DARK]))[0])
     if kind == "mean":
         return batch.mean(dim=tuple(range(2, batch.ndim)), keepdim=True).expand_as(batch).contiguous()
     values = batch.detach().to("cpu", torch.float32).numpy()
@@ -43,14 +43,15 @@ def replacement(batch: torch.Tensor, kind: str) -> torch.Tensor:
     return torch.from_numpy(ndimage.gaussian_filter(values, sigma, mode="nearest")).to(batch.device)
 
 
-def _dark(batch: torch.Tensor) -> torch.Tensor:
-    """Return the grey of the darker parts, (1, channels, 1, ...); letters and noise are averaged away first."""
+def darker_greys(batch: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return quantiles of the coarse image, (shares, 1, channels, 1, ...): letters and noise are averaged away."""
     cells = [min(COARSE, side) for side in batch.shape[2:]]
     if len(cells) == 2:  # noqa: PLR2004 - rows and columns
         coarse = F.adaptive_avg_pool2d(batch, (cells[0], cells[1]))
     else:
         coarse = F.adaptive_avg_pool3d(batch, (cells[0], cells[1], cells[2]))
-    return coarse.flatten(2).quantile(DARK, dim=2).reshape(*batch.shape[:2], *[1] * (batch.ndim - 2))
+    found = coarse.flatten(2).quantile(shares.to(batch), dim=2)
+    return found.reshape(len(shares), *batch.shape[:2], *[1] * (batch.ndim - 2))
 
 
 class HiddenImage:

@@ -51,7 +51,7 @@ class Rise:
         self,
         *,
         cells: int = 7,
-        samples: int = 512,
+        samples: int = 256,
         stability: float = 0.9,
         replacement: str = "dark",
         seed: int = 0,

@@ -41,7 +41,7 @@ class GradientShap:
         samples: at most so many points, rounded up to a multiple of `baselines`; they are spread over the ways and
             shaken, so that far fewer do than of points drawn anyhow.
         stability: stop when an independent repeat would correlate this well with the map.
-        references: `blurs` or `greys`, see `workers.explainers.baselines`.
+        references: `darks`, `blurs` or `greys`, see `workers.explainers.baselines`.
         baselines: how many of them.
         noise: added to the image, as a share of its range; 0 as in the papers.
         precision: `auto`, `float32` or `bfloat16`.
@@ -58,8 +58,8 @@ class GradientShap:
         self,
         *,
         samples: int = 64,
-        stability: float = 0.9,
-        references: str = "blurs",
+        stability: float = 0.8,
+        references: str = "darks",
         baselines: int = 8,
         noise: float = 0.0,
         precision: str = "auto",
@@ -125,7 +125,7 @@ class DeepShap:
     mean of the baselines', the error of which is reported.
 
     Args:
-        references: `blurs` or `greys`, see `workers.explainers.baselines`.
+        references: `darks`, `blurs` or `greys`, see `workers.explainers.baselines`.
         baselines: how many of them.
 
     Raises:
@@ -135,7 +135,7 @@ class DeepShap:
     name = "deep-shap"
     title = "DeepSHAP"
 
-    def __init__(self, *, references: str = "blurs", baselines: int = 8) -> None:
+    def __init__(self, *, references: str = "darks", baselines: int = 2) -> None:
         self._references = choice("references", references, REFERENCES)
         self._baselines = whole("baselines", baselines, 1, 1000)
         # A pass over pairs, forward and back, in float32.

@@ -25,7 +25,9 @@ def test_the_map_sums_to_the_change_of_the_logit_within_one_per_cent(kind: str) 
 
 def test_the_reported_delta_is_the_true_one() -> None:
     loaded, image = classifier(Plain(), "4"), batch()
-    (explanation,) = IntegratedGradients(steps=9, tolerance=0.0, precision="float32").explain(loaded, image, [1])
+    (explanation,) = IntegratedGradients(baseline="zero", steps=9, tolerance=0.0, precision="float32").explain(
+        loaded, image, [1]
+    )
     change = float((loaded.network(image) - loaded.network(torch.zeros_like(image)))[0, 1])
     error = abs(float(explanation.map.sum()) - change) / abs(change)
     assert measure(explanation, "convergence-delta") == pytest.approx(error, abs=1e-4)
@@ -34,7 +36,9 @@ def test_the_reported_delta_is_the_true_one() -> None:
 
 def test_values_agree_with_captum() -> None:
     loaded, image = classifier(Plain(channels=2), "4"), batch(2, 16, 16)
-    (ours,) = IntegratedGradients(tolerance=0.0, steps=300, precision="float32").explain(loaded, image, [2])
+    (ours,) = IntegratedGradients(baseline="zero", tolerance=0.0, steps=300, precision="float32").explain(
+        loaded, image, [2]
+    )
     theirs = CaptumIntegratedGradients(loaded.network).attribute(image, target=2, n_steps=1000, internal_batch_size=250)
     expected = theirs[0].sum(dim=0).float()
     torch.testing.assert_close(ours.map, expected, atol=0.01 * float(expected.abs().max()), rtol=0)
@@ -63,6 +67,36 @@ def test_references_lie_within_the_range_of_the_image_and_differ(axes: int, kind
     assert float(found.max()) <= float(image.max()) + 1e-5
     assert float(found.min()) >= float(image.min()) - 1e-5
     assert len({round(float(each.sum()), 3) for each in found}) == 4
+
+
+def test_darker_references_hide_more() -> None:
+    image = batch(1, 32, 32)
+    hidden = [float((image - each).sum()) for each in references(image, "darks", 5)]
+    assert hidden == sorted(hidden, reverse=True)
+    # The last one is what the other methods hide with.
+    torch.testing.assert_close(references(image, "darks", 2)[1:], baseline(image, "dark"))
+
+
+def test_one_bend_between_two_points_is_found_from_the_logits() -> None:
+    class Bent(torch.nn.Module):
+        """Linear until a third of the way from zero to the image, and steeper from there."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 1, 1)
+            torch.nn.init.ones_(self.conv.weight)
+            torch.nn.init.zeros_(self.conv.bias)
+            self.requires_grad_(requires_grad=False)
+
+        def forward(self, films: torch.Tensor) -> torch.Tensor:
+            total = self.conv(films).sum(dim=(1, 2, 3))
+            return (total + 4 * torch.relu(total - 85.0))[:, None]
+
+    image = torch.ones(1, 1, 16, 16)
+    explainer = IntegratedGradients(baseline="zero", steps=9, tolerance=0.0, precision="float32")
+    (found,) = explainer.explain(classifier(Bent().eval(), "conv"), image, [0])
+    torch.testing.assert_close(found.map, torch.full((16, 16), (256 + 4 * 171) / 256), rtol=1e-4, atol=0)
+    assert measure(found, "convergence-delta") < 1e-4
 
 
 def test_a_wider_blur_leaves_less_detail() -> None:

@@ -70,7 +70,7 @@ def test_deep_shap_sums_to_the_change_of_the_logit(graph: str) -> None:
     network = drawn(build_graph(graph, labels=2), seed=5)
     image = batch(1, 64, 64)
     (explanation,) = DeepShap(baselines=3).explain(classifier(network, side=64), image, [1])
-    starts = references(image, "blurs", 3)
+    starts = references(image, "darks", 3)
     change = float((network(image) - network(starts).mean(dim=0))[0, 1])
     assert float(explanation.map.sum()) == pytest.approx(change, rel=0.01)
     assert explanation.measures[0].value <= 0.01
@@ -79,7 +79,7 @@ def test_deep_shap_sums_to_the_change_of_the_logit(graph: str) -> None:
 def test_gradient_shap_agrees_with_captum_over_many_samples() -> None:
     loaded, image = classifier(Pooled()), batch()
     starts = references(image, "blurs", 4)
-    explainer = GradientShap(samples=2000, stability=1.0, baselines=4, precision="float32")
+    explainer = GradientShap(samples=2000, stability=1.0, references="blurs", baselines=4, precision="float32")
     (ours,) = explainer.explain(loaded, image, [0])
     torch.manual_seed(0)
     theirs = CaptumGradientShap(loaded.network).attribute(
@@ -92,10 +92,11 @@ def test_gradient_shap_agrees_with_captum_over_many_samples() -> None:
 def test_spread_points_leave_a_smaller_error_than_points_drawn_anyhow() -> None:
     loaded, image = classifier(Pooled()), batch()
     starts = references(image, "blurs", 8)
-    exact = GradientShap(samples=2048, stability=1.0, precision="float32").explain(loaded, image, [0])[0].map
+    options = {"stability": 1.0, "references": "blurs", "precision": "float32"}
+    exact = GradientShap(samples=2048, **options).explain(loaded, image, [0])[0].map
     spread, free = [], []
     for seed in range(1, 5):
-        (ours,) = GradientShap(samples=32, stability=1.0, precision="float32", seed=seed).explain(loaded, image, [0])
+        (ours,) = GradientShap(samples=32, seed=seed, **options).explain(loaded, image, [0])
         spread.append(float((ours.map - exact).square().mean()))
         generator = torch.Generator().manual_seed(seed)
         chosen = starts[torch.randint(8, (32,), generator=generator)]
@@ -107,7 +108,8 @@ def test_spread_points_leave_a_smaller_error_than_points_drawn_anyhow() -> None:
 
 def test_gradient_shap_sums_to_the_change_of_the_logit() -> None:
     loaded, image = classifier(Pooled()), batch()
-    (explanation,) = GradientShap(samples=512, stability=1.0, precision="float32").explain(loaded, image, [2])
+    explainer = GradientShap(samples=512, stability=1.0, references="blurs", precision="float32")
+    (explanation,) = explainer.explain(loaded, image, [2])
     change = float((loaded.network(image) - loaded.network(references(image, "blurs", 8)).mean(dim=0))[0, 2])
     assert float(explanation.map.sum()) == pytest.approx(change, rel=0.02, abs=1e-3)
 
@@ -157,3 +159,14 @@ def test_an_operation_that_differences_cannot_go_through_is_named() -> None:
 def test_a_wrong_parameter_is_named(make: type, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         make(**wrong)
+
+
+def test_it_stops_when_a_repeat_would_agree_and_says_so() -> None:
+    loaded, image = classifier(Pooled()), batch()
+    sure, unsure = (
+        GradientShap(samples=256, stability=stability, precision="float32").explain(loaded, image, [0])[0]
+        for stability in (0.99, 0.3)
+    )
+    figures = [{measure.name: measure.value for measure in found.measures} for found in (sure, unsure)]
+    assert figures[0]["samples"] > figures[1]["samples"]
+    assert figures[0]["stability-sampling"] >= 0.99 or figures[0]["samples"] == 256
