@@ -222,11 +222,13 @@ orientation, laterality, body part and scaled pixel spacing (Secondary Capture),
 | --- | --- |
 | TID 1500 Measurement Report | root of `structured-report`, with TID 1204, 1002, 1004, Procedure reported |
 | TID 1600 Image Library | every source image, with those descriptors of TID 1602 and 1603 that the source gives |
-| TID 1410 Planar ROI Measurements | a group for each region and each further explanation, with an SCOORD POLYLINE |
-| TID 4019 Algorithm Identification | at (111012, DCM, "Certainty of Finding") |
+| TID 1410 Planar ROI Measurements | a group for each region of a finding's default explanation, an SCOORD POLYLINE |
+| TID 1501 Measurement Group | a finding below its operating point or without outline; a private SCOORD without extent |
+| TID 4019 Algorithm Identification | at (111012, DCM, "Certainty of Finding"), else at the private probability |
 | TID 2010 Key Object Selection | `key-objects`, title (113000, DCM, "Of Interest") |
 | none | `text-report` and the note of a refusal: containers of TEXT items |
 
+Further explanations are in the container "Qualitative Evaluations", each with the outline that it is inferred from.
 Explanations are named by (130401, DCM, "Visual explanation") with CID 217, or by a private code where it has none.
 SCOORD and presentation state coordinates count from the top-left corner of the first pixel.
 

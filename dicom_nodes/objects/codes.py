@@ -82,6 +82,7 @@ PRIVATE_CONCEPTS = {
     "limits": "Limits",
     "model": "Model and software",
     "verdict": "Verdict",
+    "probability": "Probability of (label)",
     "threshold": "Operating point",
     "not-indicated": "(label) not indicated",
     "trust": "Verdict on the explanation",

@@ -185,14 +185,12 @@ def _method(attribution: Attribution) -> Code:
 
 
 def _probability(result: Result, finding: Finding) -> list[Dataset]:
+    # "Certainty" of a finding that says "not indicated" would be read the wrong way round.
+    certainty = dcm("111012", "Certainty of Finding")
+    name = certainty if finding.positive else codes.private("probability", f"Probability of {finding.label}"[:64])
     threshold = codes.private("threshold", "Operating point")
     return [
-        content.number(
-            dcm("111012", "Certainty of Finding"),
-            100.0 * finding.probability,
-            codes.PERCENT,
-            children=_algorithm(result),
-        ),
+        content.number(name, 100.0 * finding.probability, codes.PERCENT, children=_algorithm(result)),
         content.number(threshold, 100.0 * finding.operating_point.threshold, codes.PERCENT),
         content.code(finding.code, codes.DETECTED if finding.positive else codes.NOT_DETECTED),
         content.text(codes.private("verdict", "Verdict"), captions.verdict(finding)),

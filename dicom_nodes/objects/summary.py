@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dicom_nodes.objects import codes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydicom import Dataset
 
 _FINDING = ("121071", "DCM")
-_CERTAINTY = ("111012", "DCM")
+_PROBABILITIES = (("111012", "DCM"), ("probability", codes.PRIVATE_SCHEME))
+"""Above and below the operating point."""
 _VISUAL_EXPLANATION = ("130401", "DCM")
 
 
@@ -28,7 +31,7 @@ class Summary:
 def summarize(dataset: Dataset) -> Summary | None:
     """Return the first finding with a probability; None when the object is no such report."""
     items = list(_items(dataset))
-    certainty = [item for item in items if _name(item) == _CERTAINTY and item.ValueType == "NUM"]
+    certainty = [item for item in items if _name(item) in _PROBABILITIES and item.ValueType == "NUM"]
     if not certainty:
         return None
     return Summary(

@@ -44,12 +44,14 @@ class Ohif:
     def open_with_lines(self, description: str) -> None:
         """Open a report whose regions are drawn over the film.
 
-        OHIF sometimes shows the film before it has read the report, and draws the regions only when it is opened again.
+        OHIF sometimes shows the film before it has read the report, and then draws the regions only when the report is
+        opened again after something else.
         """
-        for _ in range(5):
+        for _ in range(4):
             self.open(description)
-            if self.drawn_lines() or self.labels():
+            if self.drawn_lines():
                 return
+            self.open("AI heatmap")
 
     def settle(self) -> None:
         """Wait until the picture no longer changes."""

@@ -18,6 +18,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from require import require_tool
+from viewers.dcmjs import assert_finds_every_item
 
 from dicom_nodes.objects import (
     key_objects,
@@ -227,6 +228,20 @@ def test_every_object_of_a_real_series_conforms(
     assert {"segmentation.dcm", "parametric-map.dcm"} & {path.name for path in paths} == (
         set() if folder == "ct-series" else {"segmentation.dcm", "parametric-map.dcm"}
     )
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.1])
+def test_dcmjs_finds_every_item_of_a_report(
+    source: Make, saved: Save, several: Results, tmp_path: Path, probability: float
+) -> None:
+    """It comes with the viewers, so this runs where they were opened once; `make viewers` always runs it."""
+    _, names = SOURCES["japanese"]
+    read = read_image(saved(source(TALL, **names)))
+    result = several(read.image.grey.shape, probability=probability)
+    built = {"report": structured_report.build(read.header, read.image, result)}
+    built["text"] = text_report.build(read.header, read.image, result)
+    for path in kept(built, tmp_path):
+        assert_finds_every_item(path)
 
 
 def series_objects(headers: list[Dataset], series: Series, result: Result, folder: Path) -> list[Path]:

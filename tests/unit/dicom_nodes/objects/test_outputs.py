@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,3 +130,13 @@ def test_the_documentation_lists_every_output() -> None:
     for name in {*IMAGES, *SERIES}:
         stem = name.removesuffix("-comprehensive").removesuffix("-enhanced")
         assert f"`{name}`" in text or (f"`{stem}`" in text and f"`{name.removeprefix(stem)}`" in text), name
+
+
+def test_the_profile_for_ohif_names_outputs_that_exist_and_none_that_ohif_does_not_show() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "viewers.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    named = set(tomllib.loads(block)["peers"]["ohif"]["outputs"])
+    assert named <= {*IMAGES, *SERIES}
+    hidden = {line.split("|")[1].strip() for line in text.splitlines() if "**not shown**" in line}
+    assert hidden == {"presentation state", "key objects (CT, MR)"}
+    assert named.isdisjoint({"presentation-state", "key-objects"})

@@ -125,6 +125,10 @@ def test_below_the_operating_point_no_part_is_outlined_and_no_disease_named(
     assert_claims_no_region(group)
     (finding,) = named(group, "121071")
     assert finding.ConceptCodeSequence[0].CodeMeaning == "Pneumonia not indicated"
+    (probability,) = named(group, "probability")
+    assert probability.ConceptNameCodeSequence[0].CodeMeaning == "Probability of Pneumonia"
+    assert probability.MeasuredValueSequence[0].NumericValue == pytest.approx(10)
+    assert named(group, "111012") == []
     (evaluation,) = named(group, "233604007")
     assert evaluation.ConceptCodeSequence[0].CodeMeaning == "Not detected"
 
