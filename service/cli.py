@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -104,5 +104,19 @@ def main() -> None:
     try:
         cli.main(prog_name="pellucid", standalone_mode=True)
     except PellucidError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        _end(str(error), 2 if isinstance(error, SettingsError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: {error.strerror} (pellucid runs as user {os.geteuid()})", 1)
+    except Exception as error:
+        # Loaded already, if the error is the ledger's.
+        database = sys.modules.get("sqlalchemy.exc")
+        if database is None or not isinstance(error, database.DBAPIError):
+            raise
+        _end(f"the ledger does not answer: {str(error.orig).partition(chr(10))[0]}; see pellucid doctor", 1)
+
+
+def _end(words: str, code: int) -> NoReturn:
+    click.echo(f"Error: {words}", err=True)
+    sys.exit(code)

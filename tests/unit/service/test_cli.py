@@ -70,6 +70,24 @@ def test_a_wrong_argument_is_answered_in_words(
     assert words in done.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PELLUCID__STATE__DIRECTORY", "/dev/null/state", "Error: /dev/null: "),
+        (
+            "PELLUCID__LEDGER__DATABASE_URL",
+            "postgresql+psycopg://nobody@127.0.0.1:1/none",
+            "the ledger does not answer",
+        ),
+    ],
+)
+def test_what_the_machine_refuses_is_said_in_one_line(name: str, value: str, words: str) -> None:
+    done = pellucid("jobs", **{name: value})
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_retrying_an_unknown_job_says_so(tmp_path: Path) -> None:
     done = pellucid("retry", "abc", PELLUCID__STATE__DIRECTORY=str(tmp_path))
     assert done.returncode == 2
