@@ -38,6 +38,8 @@ _LINE = 0.024
 """Height of a line of the caption, as a share of the film's longer side."""
 _CHARACTER = 0.55
 """Width of a character over the height of its line, about."""
+_MOST_DOUBTS = 1
+"""Each line of the caption makes the film smaller; the report has all."""
 _FEWEST = 24
 """Characters that a line must hold."""
 
@@ -243,7 +245,7 @@ def _caption(shown: Scene) -> list[str]:
     if attribution is not None and drawn:
         lines.append(f"{captions.method(attribution)}, 50 % and 80 %; {captions.trust(attribution)}")
     elif attribution is not None and shown.withheld:
-        lines.append(f"{captions.method(attribution)}: not shown. {captions.doubts(attribution)}")
+        lines.append(f"{captions.method(attribution)}: not shown. {captions.doubts(attribution, _MOST_DOUBTS)}")
     lines.append(f"{captions.NOT_FOR_DIAGNOSIS} {captions.HOW_TO_READ_LINES if drawn else ''}".strip())
     return lines
 

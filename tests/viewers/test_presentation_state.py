@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from viewers.studies import Study
 
 FILMS = ("phantom-003", "phantom-004")
+BOTTOM = 1325
+"""Row of DICOMscope's window where the picture ends."""
 REACH = 1
 """Pixels around a line that belong to it."""
 
@@ -94,7 +96,7 @@ def test_dicomscope_shows_the_caption_below_the_film(
     score, row, column = find(film[100:300, 300:660], screen)
     assert score > 0.999
     top, left = row - 100 + film.shape[0], column - 300
-    below = screen[top : top + 200, left : left + film.shape[1]]
+    below = screen[top:BOTTOM, left : left + film.shape[1]]
     lines = np.flatnonzero(np.diff(((below > 128).any(axis=1)).astype(int)) == 1).size
     texts = [
         each
