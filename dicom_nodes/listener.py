@@ -162,7 +162,7 @@ class Listener:
         )
         self._servers = bind_all(settings, service, witness.turned_away)
         self._web = bind_web(settings, self._store, titles) if settings.dicomweb.port else None
-        self._health = Health({"ledger": self._reports.counts, "disk": self._spool.check_space})
+        self._health = Health({"ledger": self._reports.answers, "disk": self._spool.check_space})
 
     def run(self, stop: threading.Event) -> None:
         """Serve until told to stop, then let open associations finish."""

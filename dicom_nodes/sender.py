@@ -59,7 +59,7 @@ class Sender:
         self._metrics = SenderMetrics(self._registry)
         self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
         self._confirmer = Confirmer(self._deliveries, settings, self._trail)
-        self._health = Health({"ledger": self._reports.counts})
+        self._health = Health({"ledger": self._reports.answers})
         self._threads: dict[str, threading.Thread] = {}
 
     def run(self, stop: threading.Event) -> None:

@@ -96,7 +96,7 @@ class _Child:
         registry = CollectorRegistry()
         metrics = WorkerMetrics(registry)
         reports = Reports(engine)
-        health = Health({"ledger": reports.counts})
+        health = Health({"ledger": reports.answers})
         self._runner = tasks.JobRunner(
             settings=settings,
             pipelines=load_pipelines(settings),

@@ -23,9 +23,9 @@ _FILL_AT_ONCE = 5000
 
 def unfinished(engine: Engine) -> int:
     """Count jobs that have not ended."""
-    ended = (JobState.DONE, JobState.REFUSED, JobState.FAILED, JobState.SUPERSEDED)
     with engine.connect() as connection:
-        query = select(func.count()).select_from(schema.jobs).where(schema.jobs.c.state.not_in(ended))
+        running = schema.jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
+        query = select(func.count()).select_from(schema.jobs).where(running)
         return int(connection.execute(query).scalar_one())
 
 

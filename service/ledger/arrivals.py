@@ -157,7 +157,7 @@ class Arrivals(Ledger):
         """Renew the associations that are still open; a listener that dies stops doing so."""
         names = list(associations)
         if names:
-            with self.writing() as connection:
+            with self.writing_once() as connection:
                 connection.execute(
                     update(open_associations)
                     .where(open_associations.c.association.in_(names))
@@ -166,7 +166,7 @@ class Arrivals(Ledger):
 
     def close_association(self, association: str) -> None:
         """An association ended, in whatever way."""
-        with self.writing() as connection:
+        with self.writing_once() as connection:
             connection.execute(delete(open_associations).where(open_associations.c.association == association))
 
     def unassigned(self, *, limit: int = 1000) -> list[Instance]:

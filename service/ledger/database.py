@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
 
 from service.errors import SettingsError
 from service.files import make_directory
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 NEWEST = "0002"
 _MIGRATION_LOCK = 7120421
+_RESTED_S = 1.0
+_USED_AT = "used at"
 
 
 def open_database(url: str) -> Engine:
@@ -31,10 +35,29 @@ def open_database(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             engine = _open_sqlite(url, Path(parsed.database or ""))
         else:
-            engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            engine = _open_server(url)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(f"ledger.database_url cannot be used: {error}") from None
     _migrate(engine)
+    return engine
+
+
+def _open_server(url: str) -> Engine:
+    engine = create_engine(url, pool_size=10, max_overflow=20)
+
+    @event.listens_for(engine, "checkin")
+    def _note(_connection: Any, record: Any) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _check(connection: Any, record: Any, _proxy: Any) -> None:
+        # A connection that rested may have lost its server; one that was just used is not asked each time.
+        if time.monotonic() - record.info.get(_USED_AT, math.inf) > _RESTED_S:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error:
+                raise InvalidatePoolError("the server closed the connection") from None
+
     return engine
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
+from service.ledger import leases
 from service.ledger.arrivals import inputs_of
 from service.ledger.creation import create, earlier, end_job, objects_to_replace
 from service.ledger.rows import delivery_row, job_from, object_row
@@ -17,11 +18,10 @@ from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement
-
     from service.ledger.creation import NewJob
 
 
+# Built once: that takes longer than running it.
 _LOOKED_AT = (
     update(arrivals)
     .where(arrivals.c.sop_instance_uid == bindparam("uid"), arrivals.c.called_ae == bindparam("title"))
@@ -38,6 +38,11 @@ class Claim:
     inputs: tuple[Instance, ...]
     replaced: tuple[OutboxObject, ...]
     """Objects of the nearest earlier job that made any; this one supersedes them."""
+
+    @property
+    def held(self) -> dict[str, object]:
+        """What a statement of `leases` asks for: the job, while this worker holds it."""
+        return {"held": self.job.id, "with_token": self.token}
 
 
 class LeaseLostError(Exception):
@@ -86,7 +91,7 @@ class Work(Ledger):
 
     def wake(self, *job_ids: str) -> None:
         """Note that wake-up calls for jobs were sent."""
-        with self.writing() as connection:
+        with self.writing_once() as connection:
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(job_ids))
@@ -103,7 +108,7 @@ class Work(Ledger):
         with self.reading() as connection:
             rows = connection.execute(
                 select(jobs.c.id, jobs.c.priority, jobs.c.enqueued_at, jobs.c.wake_ups, jobs.c.lease_until)
-                .where(_claimable(now))
+                .where(leases.claimable(now))
                 .order_by(jobs.c.enqueued_at)
                 .limit(limit)
             )
@@ -120,30 +125,20 @@ class Work(Ledger):
         A job whose attempts are used up becomes `failed` here, however its workers died.
         """
         now = self.clock()
-        with self.writing() as connection:
+        with self.writing_once() as connection:
             row = connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job_id, _claimable(now), jobs.c.attempts < maximum_attempts)
-                .values(
-                    state=JobState.RUNNING,
-                    attempts=jobs.c.attempts + 1,
-                    wake_ups=0,  # a call was answered: should the next one be lost, the sweep is not patient again
-                    lease_token=jobs.c.lease_token + 1,
-                    lease_until=now + lease_s,
-                    updated_at=now,
-                )
-                .returning(jobs)
+                leases.claim(), {"claimed": job_id, "most": maximum_attempts, "now": now, "until": now + lease_s}
             ).first()
-            if row is None:
-                _give_up(connection, job_id, now, maximum_attempts=maximum_attempts)
-                return None
-            return _claim_of(connection, row)
+            if row is not None:
+                return _claim_of(connection, row)
+        with self.writing() as connection:
+            _give_up(connection, job_id, now, maximum_attempts=maximum_attempts)
+        return None
 
     def renew(self, claim: Claim, *, lease_s: float) -> bool:
         """Hold a job longer; False when it is somebody else's now."""
-        with self.writing() as connection:
-            renewed = connection.execute(update(jobs).where(_held(claim)).values(lease_until=self.clock() + lease_s))
-            return bool(renewed.rowcount)
+        with self.writing_once() as connection:
+            return bool(connection.execute(leases.RENEW, {**claim.held, "until": self.clock() + lease_s}).rowcount)
 
     def finish(
         self,
@@ -170,9 +165,7 @@ class Work(Ledger):
         """
         now = self.clock()
         with self.writing() as connection:
-            ended = connection.execute(
-                update(jobs).where(_held(claim)).values(state=state, reason=reason, updated_at=now, lease_until=0.0)
-            )
+            ended = connection.execute(leases.FINISH, {**claim.held, "as_state": state, "why": reason, "now": now})
             if not ended.rowcount:
                 raise LeaseLostError
             insert_all_missing(connection, objects, [object_row(entry) for entry in made])
@@ -199,11 +192,9 @@ class Work(Ledger):
         attempts = claim.job.attempts if counts else claim.job.attempts - 1
         state = JobState.FAILED if attempts >= maximum_attempts else JobState.QUEUED
         now = self.clock()
-        with self.writing() as connection:
+        with self.writing_once() as connection:
             connection.execute(
-                update(jobs)
-                .where(_held(claim))
-                .values(state=state, reason=reason, attempts=attempts, updated_at=now, lease_until=0.0)
+                leases.GIVE_BACK, {**claim.held, "as_state": state, "why": reason, "tries": attempts, "now": now}
             )
         return state
 
@@ -217,7 +208,7 @@ class Work(Ledger):
         """
         now = self.clock()
         with self.writing() as connection:
-            if not connection.execute(update(jobs).where(_held(claim)).values(lease_until=0.0)).rowcount:
+            if not connection.execute(leases.RENEW, {**claim.held, "until": 0.0}).rowcount:
                 raise LeaseLostError
             end_job(connection, claim.job.id, JobState.SUPERSEDED, reason, now)
             # called at epoch 0, which is never: the next sweep wakes a worker
@@ -275,23 +266,12 @@ def _give_up(connection: Connection, job_id: str, now: float, *, maximum_attempt
     """End a job whose attempts are used up; one that is held, finished or unknown stays as it is."""
     row = connection.execute(
         select(jobs.c.attempts, jobs.c.reason)
-        .where(jobs.c.id == job_id, _claimable(now), jobs.c.attempts >= maximum_attempts)
+        .where(jobs.c.id == job_id, leases.claimable(now), jobs.c.attempts >= maximum_attempts)
         .with_for_update(skip_locked=True)
     ).first()
     if row is not None:
         reason = f"gave up after {row.attempts} attempts; the last one ended without an answer"
         end_job(connection, job_id, JobState.FAILED, row.reason or reason, now)
-
-
-def _claimable(now: float) -> ColumnElement[bool]:
-    return or_(
-        jobs.c.state == JobState.QUEUED,
-        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= now),
-    )
-
-
-def _held(claim: Claim) -> ColumnElement[bool]:
-    return and_(jobs.c.id == claim.job.id, jobs.c.lease_token == claim.token, jobs.c.state == JobState.RUNNING)
 
 
 def _resend(connection: Connection, job_id: str, now: float) -> int:

@@ -46,11 +46,11 @@ def acknowledge_early() -> None:
 
 def no_lease() -> None:
     """A job that is being worked on can be taken by anybody."""
-    from service.ledger import work  # noqa: PLC0415
+    from service.ledger import leases  # noqa: PLC0415
     from service.ledger.schema import jobs  # noqa: PLC0415
     from service.types import JobState  # noqa: PLC0415
 
-    work._claimable = lambda _now: jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
+    leases.claimable = lambda _now: jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
 
 
 def random_uids() -> None:
