@@ -32,7 +32,7 @@ class Explanation(Strict):
     """How much is explained, and how much work and time it may take."""
 
     budget_s: float = Field(default=60.0, gt=0)
-    """Work on one image or series, in seconds of a machine that does 50 thousand million multiply-adds a second:
+    """Work on one image or series, in seconds of a machine that does 100 thousand million multiply-adds a second:
     counted, not clocked, so that a busy machine gives the same result. Methods run in order of cost; those that no
     longer fit are named in the report."""
     brake_s: float = Field(default=180.0, gt=0)

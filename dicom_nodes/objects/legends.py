@@ -17,13 +17,21 @@ _ACTIVATION = Legend(
     reading="Coarse blobs: parts of the film whose features raised the probability.",
     not_told="It does not tell the border of a lesion; a blob is as coarse as the network's last grid.",
 )
+_RAISING = Legend(
+    reading="Coarse blobs: parts of the film whose features raised the probability.",
+    not_told="It does not tell what spoke against the finding, or the border of a lesion.",
+)
 _GRADIENT = Legend(
     reading="Fine dots: pixels where a small change of grey would change the probability.",
     not_told="It does not tell that these pixels caused the result; edges light up by themselves.",
 )
+_PRODUCT = Legend(
+    reading="Fine dots: grey against mean grey, times what a small change of it would do.",
+    not_told="It does not tell anything of what is mean grey; edges light up by themselves.",
+)
 _PATH = Legend(
-    reading="Pixels by their share in the step from a blank film to this one.",
-    not_told="It does not tell what another blank film would give; dark anatomy may get no share.",
+    reading="Pixels by their share in the step from a darkened copy of this film to the film.",
+    not_told="It does not tell of findings that are dark; another copy would give another map.",
 )
 _GUIDED = Legend(
     reading="Fine edges inside the coarse blob of Grad-CAM.",
@@ -60,13 +68,14 @@ _OTHER = Legend(
 
 _BY_METHOD = {
     "grad-cam": _ACTIVATION,
+    "grad-cam-plus-plus": _RAISING,
     "hires-cam": _ACTIVATION,
-    "layer-cam": _ACTIVATION,
+    "layer-cam": _RAISING,
     "score-cam": _ACTIVATION,
     "cam": _ACTIVATION,
     "saliency": _GRADIENT,
     "smoothgrad": _GRADIENT,
-    "input-x-gradient": _GRADIENT,
+    "input-x-gradient": _PRODUCT,
     "integrated-gradients": _PATH,
     "gradient-shap": _PATH,
     "deep-shap": _PATH,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REFERENCE = 50e9
-"""Multiply-adds a second of the machine that `budget_s` is meant for: two cores in float32."""
+REFERENCE = 100e9
+"""Multiply-adds a second of the machine that `budget_s` is meant for: one core that has bfloat16, or four without."""
 UNKNOWN = 80e3
 """Multiply-adds for each place of the input where a network cannot be counted (ONNX): ResNet-50's."""
 

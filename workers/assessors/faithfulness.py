@@ -58,9 +58,9 @@ class Faithfulness:
     )
 
     def cost(self, subject: Subject) -> int:
-        """Return the forwards, the random orders counted in."""
+        """Return the map's own forwards and a share of the random orders', which all methods have in common."""
         del subject
-        return 2 * (1 + ORDERS) * len(STEPS) + 2
+        return 2 * len(STEPS) + 2 + ORDERS
 
     def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
         """Return deletion AUC (low is good), insertion AUC (high is good), their gap in log-odds, and its chance.

@@ -131,7 +131,7 @@ def test_a_slow_machine_gives_the_same_maps_and_the_same_verdicts(model: Package
             [Honest("honest", 20), Fickle("fickle", 30), Contrary("contrary", 40)],
             as_image(film_with_spot()),
             [0],
-            Explanation(assessors=MEASURED, budget_s=1.0, brake_s=1e6),
+            Explanation(assessors=MEASURED, budget_s=1e-5, brake_s=1e6),
             now=SlowClock(seconds),
         )
         for seconds in (0.0, 1000.0)
