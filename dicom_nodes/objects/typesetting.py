@@ -16,7 +16,20 @@ if TYPE_CHECKING:
 
 MIN_SIZE = 12
 """Pixels; smaller text cannot be read on a reading station."""
-_SUBSTITUTES = str.maketrans({"\u2013": "-", "\u2014": "-", "\u2265": ">=", "\u2264": "<=", "\u00b2": "2"})
+_SUBSTITUTES = str.maketrans(
+    {"\u2013": "-", "\u2014": "-", "\u2265": ">=", "\u2264": "<=", "\u00b2": "2"}
+    # Letters that have no accent to lose.
+    | {
+        "\u00df": "ss",
+        "\u00e6": "ae",
+        "\u00c6": "Ae",
+        "\u0153": "oe",
+        "\u00f8": "o",
+        "\u00d8": "O",
+        "\u0142": "l",
+        "\u0141": "L",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw
 
-from dicom_nodes.objects.typesetting import MIN_SIZE, Line, fit, printable, text_width
+from dicom_nodes.objects.typesetting import MIN_SIZE, Line, fit, is_printable, printable, text_width
 
 LONG = "Pneumonia indicated (at or above operating point) with a probability of ninety-three per cent"
 
@@ -35,7 +35,9 @@ def test_a_word_that_is_too_wide_shrinks_before_it_is_cut() -> None:
 
 def test_characters_that_the_face_lacks_are_replaced() -> None:
     assert printable("Müller \u2013 ≥ 2²") == "Muller - >= 22"
+    assert printable("Größe, Ærø, Wrocław, ŒUVRE") == "Grosse, Aero, Wroclaw, ?UVRE"
     assert printable("山") == "?"
+    assert [is_printable(text) for text in ("Größe?", "山", "")] == [True, False, True]
 
 
 def test_an_empty_line_takes_no_room() -> None:
