@@ -34,9 +34,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "listener": {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         "networkPolicy": {"peers": ["10.20.0.0/16"], "egress": [{"cidr": "10.20.1.5/32", "port": 104}]},
         "monitoring": {"podMonitor": True, "rules": True, "dashboard": True},
+        "autoscaling": {"redisPasswordKey": "redis-password", "redisUsernameKey": "redis-user", "redisTls": True},
     },
 }
-OF_OPERATORS = {"ScaledObject", "PodMonitor", "PrometheusRule"}
+OF_OPERATORS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"}
 """Kinds of operators, whose schemas are not Kubernetes' own."""
 
 
@@ -128,6 +129,23 @@ def test_the_scaler_reads_the_queues_that_are_used() -> None:
     scaler = named(render(), "ScaledObject", f"{RELEASE}-worker")
     assert tuple(entry["metadata"]["listName"] for entry in scaler["spec"]["triggers"]) == QUEUES
     assert "replicas" not in named(render(), "Deployment", f"{RELEASE}-worker")["spec"]
+
+
+def test_the_scaler_shows_redis_a_password_from_the_secret_and_no_manifest_has_it() -> None:
+    manifests = render(VARIANTS["everything"])
+    wanted = named(manifests, "TriggerAuthentication", f"{RELEASE}-redis")["spec"]["secretTargetRef"]
+    assert wanted == [
+        {"parameter": "password", "name": "c", "key": "redis-password"},
+        {"parameter": "username", "name": "c", "key": "redis-user"},
+    ]
+    for trigger in named(manifests, "ScaledObject", f"{RELEASE}-worker")["spec"]["triggers"]:
+        assert trigger["authenticationRef"] == {"name": f"{RELEASE}-redis"}
+        # KEDA takes strings only.
+        assert trigger["metadata"]["enableTLS"] == "true"
+        assert {type(value) for value in trigger["metadata"].values()} == {str}
+    assert not [entry for entry in render() if entry["kind"] == "TriggerAuthentication"]
+    with pytest.raises(helm_python.HelmError, match="no user without a password"):
+        render({"autoscaling": {"redisUsernameKey": "user"}})
 
 
 def test_nobody_gets_in_until_peers_are_named() -> None:
