@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -141,19 +142,34 @@ def _palette(header: Dataset, pixels: NDArray[Any]) -> NDArray[Any]:
     return coloured[..., :3]
 
 
+_standby: list[subprocess.Popen[bytes]] = []
+"""The next decoder. It takes half a second to start, which passes while the present image is analysed; it ends with us,
+when its standard input closes."""
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dicom_nodes.objects.decode_child"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
 def _in_child(path: Path, syntax: str) -> NDArray[Any]:
     """Decode in a process of its own, with limits: decoders crash, hang and swell on hostile input."""
-    command = [sys.executable, "-m", "dicom_nodes.objects.decode_child", str(path)]
-    try:
-        child = subprocess.run(command, capture_output=True, timeout=WALL_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise UndecodableError(f"Decoding the pixels took more than {WALL_S:g} s.") from None
+    child = _standby.pop() if _standby else _start()
+    if child.poll() is not None:
+        child = _start()  # somebody ended the one that stood by
+    with child:
+        try:
+            output, _ = child.communicate(os.fsencode(path), timeout=WALL_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise UndecodableError(f"Decoding the pixels took more than {WALL_S:g} s.") from None
+    _standby.append(_start())
     name = UID(syntax).name
     if child.returncode == -signal.SIGXCPU:
         raise UndecodableError(f"Decoding the '{name}' pixels takes too much processor time.")
     if child.returncode < 0:
         raise UndecodableError(f"The decoder of '{name}' crashed on the pixel data.")
-    head, _, body = child.stdout.partition(b"\n")
+    head, _, body = output.partition(b"\n")
     try:
         answer = json.loads(head)
         if answer.get("error") == "unsupported":

@@ -1,12 +1,13 @@
-"""Decodes one compressed frame and ends: `python -m dicom_nodes.objects.decode_child FILE`.
+"""Decodes one compressed frame and ends: `python -m dicom_nodes.objects.decode_child`.
 
-Standard output is one line of JSON (`dtype`, `shape`, or `error`) and then the bytes of the array. The parent
-decides about time; memory and processor time are limited here.
+Standard input is the file's name. Standard output is one line of JSON (`dtype`, `shape`, or `error`) and then the bytes
+of the array. The parent decides about time; memory and processor time are limited here.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -30,10 +31,13 @@ CPU_SECONDS = 10
 
 
 def main() -> int:
-    """Decode the file named on the command line."""
+    """Wait for a file's name, decode that file."""
     _limit()
+    name = sys.stdin.buffer.read()
+    if not name:
+        return 0  # our parent ended and needs nothing
     try:
-        path = Path(sys.argv[1])
+        path = Path(os.fsdecode(name))
         dataset = read_part10(path, pixels=True)
         is_extended = dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and dataset.BitsAllocated > 8  # noqa: PLR2004
         pixels = _extended(path, dataset) if is_extended else _decode(dataset)

@@ -144,6 +144,18 @@ def test_a_decode_that_hangs_is_ended(source: Make, saved: Save, monkeypatch: py
         read_image(saved(dataset))
 
 
+def test_the_next_decoder_stands_by_ends_with_us_and_is_not_missed(source: Make, saved: Save) -> None:
+    dataset = source(GRID, **CLAIM)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    path = saved(dataset)
+    for _ in range(2):
+        assert read_image(path).image.values.tolist() == GRID.tolist()
+        (child,) = decode._standby
+        assert child.poll() is None
+        assert child.communicate(timeout=60) == (b"", None)
+        assert child.returncode == 0
+
+
 def test_the_child_that_decodes_never_imports_torch() -> None:
     code = "import sys, dicom_nodes.objects.decode_child; print('torch' in sys.modules, 'scipy' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
