@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROLES = ("listener", "worker", "sender")
 LEASE_S = 4.0
-START_S = 120.0
+START_S = 240.0
 _PIPELINE = """
 name = "campaign"
 title = "Campaign"
@@ -212,8 +212,8 @@ def _quick(pipelines: Path) -> dict[str, str]:
         "PELLUCID__LISTENER__MINIMUM_FREE_MB": "0",
         "PELLUCID__SENDER__FIRST_RETRY_S": "0.2",
         "PELLUCID__SENDER__LONGEST_RETRY_S": "1.0",
-        "PELLUCID__SENDER__TIMEOUT_S": "4.0",
-        "PELLUCID__SENDER__LEASE_S": "8.0",
+        "PELLUCID__SENDER__TIMEOUT_S": "10.0",
+        "PELLUCID__SENDER__LEASE_S": "16.0",
         "PELLUCID__SENDER__CONFIRM_TIMEOUT_S": "4.0",
     }
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from faults.archives import FaultyArchive, OrthancArchive
 
-SETTLE_S = 150.0
+SETTLE_S = 300.0
+"""At most: a busy machine needs it; a quiet one is done within seconds."""
 
 
 class Lab:

@@ -1,4 +1,4 @@
-"""Two of every process on one ledger; instances that come again, with other content, or of two patients in one study."""
+"""Two of every process on one ledger; instances that come again or with other content; two patients in one study."""
 
 from __future__ import annotations
 
