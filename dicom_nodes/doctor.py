@@ -20,11 +20,12 @@ from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
 from service.errors import DestinationError, PellucidError
 from service.files import make_directory
+from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.model_card import load_card
 from service.observe import configure_logging
-from service.pipelines import load_pipelines
+from service.pipelines import chosen_by, load_pipelines
 from service.queue import make_app
 
 if TYPE_CHECKING:
@@ -149,6 +150,21 @@ def _ledger(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(name="processes", state=State.OK, found="listener, worker and sender are alive")
 
 
+def _set_aside(settings: Settings) -> Iterator[Diagnosis]:
+    engine = open_database(settings.database_url)
+    rows = Arrivals(engine).set_aside()
+    engine.dispose()
+    if rows:
+        newest = rows[0]
+        yield Diagnosis(
+            name="set aside",
+            state=State.WARNING,
+            found=f"{len(rows)} instances came under a known SOP Instance UID with other content, last from "
+            f"{newest.calling_ae} at {newest.address}: {newest.sop_instance_uid}",
+            advice="they are kept and never analysed: find the device that gives out one UID twice",
+        )
+
+
 def _broker(settings: Settings) -> Iterator[Diagnosis]:
     with make_app(settings).connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_TIMEOUT_S)
@@ -159,6 +175,15 @@ def _models(settings: Settings) -> Iterator[Diagnosis]:
     pipelines = load_pipelines(settings)
     names = ", ".join(entry.pipeline.name for entry in pipelines)
     yield Diagnosis(name="pipelines", state=State.OK, found=names or "none is enabled")
+    title = settings.listener.ae_title
+    if pipelines and not chosen_by(title, pipelines):
+        titles = ", ".join(sorted({title for entry in pipelines for title in entry.called_ae_titles}))
+        yield Diagnosis(
+            name="pipelines",
+            state=State.WARNING,
+            found=f"what is sent to {title} is kept, and no pipeline analyses it",
+            advice=f"send to {titles}, or add {title} to the called_ae_titles of a pipeline",
+        )
     for model in sorted({entry.pipeline.model for entry in pipelines}):
         folder = settings.models_directory / model
         weights = load_card(folder).weights
@@ -212,6 +237,7 @@ _EXAMINATIONS: dict[str, Callable[[Settings], Iterator[Diagnosis]]] = {
     "disk": _disk,
     "spool": _spool,
     "ledger": _ledger,
+    "set aside": _set_aside,
     "broker": _broker,
     "pipelines": _models,
     "destinations": _destinations,

@@ -13,7 +13,7 @@ from service.cli import cli
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.settings import load_settings
-from tests.network import AE, station, write_image
+from tests.network import AE, cr_image, station, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +145,31 @@ def test_doctor_notices_clocks_that_differ(tmp_path: Path) -> None:
     (entry,) = [entry for entry in diagnose(settings) if entry.name == "clock"]
     assert entry.state is State.PROBLEM
     assert "NTP" in entry.advice
+
+
+def test_doctor_names_what_was_set_aside(tmp_path: Path) -> None:
+    with station(tmp_path / "listener", spool_root=tmp_path / "state" / "spool") as running:
+        for rows in (16, 32):
+            path = write_image(tmp_path / f"{rows}.dcm", cr_image("1.2.3.4", rows=rows))
+            pellucid("send", str(path), "--to", f"127.0.0.1:{running.port}", "--called", AE)
+        url = str(running.arrivals.engine.url)
+    changes = environment(tmp_path, PELLUCID__LEDGER__DATABASE_URL=url)
+    (entry,) = [entry for entry in diagnose(load_settings(None, changes)) if entry.name == "set aside"]
+    assert entry.state is State.WARNING
+    assert entry.found.startswith("1 instances")
+    assert "1.2.3.4" in entry.found
+
+
+def test_doctor_notices_a_title_that_no_pipeline_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    shipped = load_settings(None, {}).pipelines_directory / "chest-xray-pneumonia.toml"
+    text = shipped.read_text().replace("called_ae_titles = []", 'called_ae_titles = ["PELLUCID_CXR"]')
+    (folder / shipped.name).write_text(text)
+    changes = environment(tmp_path, PELLUCID__PIPELINES__DIRECTORY=str(folder))
+    del changes["PELLUCID__PIPELINES__ENABLED"]
+    warnings = [entry for entry in diagnose(load_settings(None, changes)) if entry.state is State.WARNING]
+    assert any("no pipeline analyses it" in entry.found and "PELLUCID_CXR" in entry.advice for entry in warnings)
 
 
 def test_doctor_ends_with_1_when_there_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
