@@ -94,7 +94,7 @@ def _multiply_adds(network: nn.Module, batch: torch.Tensor) -> float:
     except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything when it is watched
         log.info("the operations of a network cannot be counted (%s)", type(error).__name__)
         return 0.0
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 @contextmanager

@@ -33,6 +33,8 @@ ORDERS = 8
 """Random orders on one image."""
 WIDTH = 1.5
 """Deviation, in cells, of the filter that makes regions of noise: as wide as the spots of a class activation map."""
+LEAST_SWING = 1e-6
+"""Log-odds; keeps a share of nothing sensible."""
 CERTAIN = 1e-12
 """Probabilities nearer to 0 or 1 than this have the log-odds of this."""
 
@@ -74,7 +76,7 @@ class Faithfulness:
         if subject.label not in scene.random_orders:
             scene.random_orders[subject.label] = curves.random()
         found, random = curves.of(order_of(subject.cells)), scene.random_orders[subject.label]
-        swing = max(curves.swing, np.finfo(np.float32).tiny)
+        swing = max(curves.swing, LEAST_SWING)
         return (
             Measure(name="deletion-auc", title="Deletion AUC", value=found.deletion, baseline=random.deletion),
             Measure(name="insertion-auc", title="Insertion AUC", value=found.insertion, baseline=random.insertion),

@@ -212,11 +212,16 @@ def _bend(first: torch.Tensor, last: torch.Tensor, mean: torch.Tensor) -> torch.
 
 def _likeness(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the least correlation over labels of two attributions, (labels, channels, ...), on coarse cells."""
-    pool = F.adaptive_avg_pool2d if one.ndim == 4 else F.adaptive_avg_pool3d  # noqa: PLR2004 - labels, channels, plane
-    sizes = [min(CELLS, side) for side in one.shape[2:]]
-    pairs = [pool(values.sum(dim=1, keepdim=True), sizes).flatten(1).double() for values in (one, other)]
+    pairs = [_coarse(values.sum(dim=1, keepdim=True)).flatten(1).double() for values in (one, other)]
     pairs = [values - values.mean(dim=1, keepdim=True) for values in pairs]
     return float(F.cosine_similarity(pairs[0], pairs[1], dim=1).amin())
+
+
+def _coarse(maps: torch.Tensor) -> torch.Tensor:
+    sizes = [min(CELLS, side) for side in maps.shape[2:]]
+    if len(sizes) == 2:  # noqa: PLR2004 - rows and columns
+        return F.adaptive_avg_pool2d(maps, (sizes[0], sizes[1]))
+    return F.adaptive_avg_pool3d(maps, (sizes[0], sizes[1], sizes[2]))
 
 
 def _scale(change: torch.Tensor) -> torch.Tensor:

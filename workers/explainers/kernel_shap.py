@@ -180,5 +180,6 @@ def _weights(count: int, size: NDArray[np.intp], halves: int) -> Floats:
     # Lundberg and Lee 2017, theorem 2; a pair of nothing and everything is known, and weighs nothing.
     mass = np.where(2 * size == count, 1.0, 2.0) / (inner * (count - inner)) * (size == inner)
     drawn = ((pairs - halves) * pair_shares(count, inner) + halves * half_shares(count, inner)) / pairs
-    weight: Floats = mass / drawn
-    return weight / weight.mean()
+    weight = mass / drawn
+    scaled: Floats = weight / weight.mean()
+    return scaled

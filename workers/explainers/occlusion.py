@@ -16,7 +16,7 @@ from workers.explainers.perturbation import Clock
 from workers.interfaces import Explanation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,18 +80,9 @@ class Occlusion:
         windows = np.array(list(product(*edges)))
         cells, corners = _cells(axes, sizes, edges)
         covered = np.stack([_inside(corners, start, sizes) for start in windows])
-
-        def falls(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-            return whole - hidden.by_regions(~covered[chosen], cells)[:, list(labels)]
-
-        whole = hidden.by_regions(np.ones((1, len(corners)), dtype=bool), cells)[:, list(labels)]
-        asked = _side_by_side(windows, sizes) if self._refine > 0 else np.ones(len(windows), dtype=bool)
-        fall = np.zeros((len(windows), len(labels)))
-        fall[asked] = falls(asked)
-        closer = ~asked & _beside(windows, sizes, windows[asked][_matters(fall[asked], self._refine)])
-        if closer.any():
-            fall[closer] = falls(closer)
-        asked |= closer
+        asked, fall = self._falls(
+            lambda shown: hidden.by_regions(shown, cells)[:, list(labels)], windows, covered, sizes
+        )
         values = covered[asked].T.astype(np.float64) @ fall[asked] / covered[asked].sum(axis=0)[:, None]
         parameters = {
             "window": " x ".join(str(size) for size in sizes),
@@ -113,6 +104,23 @@ class Occlusion:
             )
             for column, label in enumerate(labels)
         ]
+
+    def _falls(
+        self,
+        ask: Callable[[NDArray[np.bool_]], NDArray[np.float64]],
+        windows: NDArray[np.intp],
+        covered: NDArray[np.bool_],
+        sizes: Sequence[int],
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return which windows were asked about, (windows,), and the fall of the logits, (windows, labels)."""
+        image = ask(np.ones((1, covered.shape[1]), dtype=bool))
+        fall = np.zeros((len(windows), image.shape[1]))
+        asked = _side_by_side(windows, sizes) if self._refine > 0 else np.ones(len(windows), dtype=bool)
+        fall[asked] = image - ask(~covered[asked])
+        closer = ~asked & _beside(windows, sizes, windows[asked][_matters(fall[asked], self._refine)])
+        if closer.any():
+            fall[closer] = image - ask(~covered[closer])
+        return asked | closer, fall
 
     def _fitting(self, axes: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return windows and strides along the axes; strides grow, then windows, until there are few enough."""
