@@ -97,7 +97,7 @@ class Bench:
     def together(self, methods: Sequence[str]) -> Spent:
         """Run methods one after the other, as a worker does: the cheapest first, sharing what they share."""
         explainers = sorted(load_explainers(methods, {}), key=lambda explainer: explainer.cost)
-        forget_pools(self._classifier)
+        forget_pools()
 
         def run() -> None:
             for explainer in explainers:
@@ -109,7 +109,7 @@ class Bench:
     def compare(self, method: str, *, with_peers: bool) -> Figures:
         """Run one method, as if it were alone, and its peer."""
         (explainer,) = load_explainers([method], {})
-        forget_pools(self._classifier)
+        forget_pools()
         short = explainer.cost <= SINGLE
         ours = self._ours(explainer, short=short)
         if not with_peers or method not in PEERS:

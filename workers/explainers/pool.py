@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from workers.interfaces import Classifier
 
 KEPT = 6
-"""Pools of one classifier: that of the image, and those of its changed copies by which stability is measured."""
+"""Pools: that of the image, and those of its changed copies by which stability is measured."""
 
 
 class Pool:
@@ -94,7 +93,7 @@ class _Pairs:
         return np.concatenate(self._shown)[:pairs], np.concatenate(self._answers)[:pairs]
 
 
-_POOLS: WeakKeyDictionary[Classifier, OrderedDict[Hashable, Pool]] = WeakKeyDictionary()
+_POOLS: OrderedDict[Hashable, Pool] = OrderedDict()
 
 
 def pool_of(classifier: Classifier, batch: torch.Tensor, regions: int, replacement: str, seed: int) -> Pool:
@@ -103,18 +102,18 @@ def pool_of(classifier: Classifier, batch: torch.Tensor, regions: int, replaceme
     Raises:
         UnsupportedMethodError: as for `Pool`.
     """
-    pools = _POOLS.setdefault(classifier, OrderedDict())
     image = hashlib.sha256(batch.detach().cpu().contiguous().numpy().tobytes()).digest()
     state = weights_state(classifier.network) if classifier.network is not None else ()
-    key = (image, tuple(batch.shape), state, regions, replacement, seed)
-    if key not in pools:
-        pools[key] = Pool(classifier, batch, regions, replacement, seed)
-    pools.move_to_end(key)
-    while len(pools) > KEPT:
-        pools.popitem(last=False)
-    return pools[key]
+    # A pool keeps its classifier alive, so no other one can have its id meanwhile.
+    key = (id(classifier), image, tuple(batch.shape), state, regions, replacement, seed)
+    if key not in _POOLS:
+        _POOLS[key] = Pool(classifier, batch, regions, replacement, seed)
+    _POOLS.move_to_end(key)
+    while len(_POOLS) > KEPT:
+        _POOLS.popitem(last=False)
+    return _POOLS[key]
 
 
-def forget_pools(classifier: Classifier) -> None:
-    """Drop what a classifier was asked: for timing a method as if it were alone."""
-    _POOLS.pop(classifier, None)
+def forget_pools() -> None:
+    """Drop what was asked: for timing a method as if it were alone."""
+    _POOLS.clear()

@@ -48,7 +48,7 @@ def test_only_so_many_images_are_kept() -> None:
         pool_of(classifier, film(), 12, "dark", seed)  # type: ignore[arg-type]
     assert pool_of(classifier, film(), 12, "dark", 0) is not first  # type: ignore[arg-type]
     kept = pool_of(classifier, film(), 12, "dark", 0)  # type: ignore[arg-type]
-    forget_pools(classifier)  # type: ignore[arg-type]
+    forget_pools()
     assert pool_of(classifier, film(), 12, "dark", 0) is not kept  # type: ignore[arg-type]
 
 
