@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dicom_nodes.objects.attributes import text
+from dicom_nodes.objects.captions import percent
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.preview import preview_png
 from dicom_nodes.objects.read import read_header
@@ -169,7 +170,7 @@ def _print(rows: Sequence[ExplainedFile], out: Path) -> None:
         table.add_row(
             Path(row.file).name,
             row.finding,
-            "" if row.probability is None else f"{row.probability:.1%}",
+            "" if row.probability is None else percent(row.probability),
             {None: "", True: "at or above", False: "below"}[row.positive],
             ", ".join(row.methods),
             row.reason,

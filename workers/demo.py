@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicom_nodes.client import send_files
+from dicom_nodes.objects.captions import percent
 from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.preview import preview_png
 from dicom_nodes.objects.summary import Summary, summarize
@@ -129,7 +130,7 @@ def _print(console: Console, rows: Sequence[_Row]) -> None:
             f"…{job.study_instance_uid[-8:]}",
             str(job.state),
             row.summary.finding if row.summary else "",
-            f"{row.summary.probability:.1%}" if row.summary else "",
+            percent(row.summary.probability) if row.summary else "",
             row.summary.method if row.summary else "",
             f"{row.returned}/{row.report.objects}",
             f"{(ended - job.created_at).total_seconds():.2f}",
