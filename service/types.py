@@ -132,20 +132,23 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What an image says of itself, as far as eligibility and captions need it. No patient data."""
+    """What an image says of itself, as far as eligibility and captions need it; empty where it says nothing.
+
+    It carries no patient data.
+    """
 
     sop_instance_uid: str
-    sop_class_uid: str
-    modality: str
-    body_part: str
-    view_position: str
-    patient_orientation: tuple[str, ...]
-    laterality: str
+    sop_class_uid: str = ""
+    modality: str = ""
+    body_part: str = ""
+    view_position: str = ""
+    patient_orientation: tuple[str, ...] = ()
+    laterality: str = ""
     rows: int
     columns: int
-    frames: int
-    samples_per_pixel: int
-    photometric_interpretation: str
+    frames: int = 1
+    samples_per_pixel: int = 1
+    photometric_interpretation: str = "MONOCHROME2"
     species: str = ""
     """Patient Species Description (0010,2201), else the meaning of its code; empty for humans' images."""
     age_years: float | None = None

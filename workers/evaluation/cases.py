@@ -175,17 +175,8 @@ def _grey(picture: Pillow.Image) -> np.ndarray[tuple[int, int], np.dtype[np.floa
 def _header(path: Path, shape: tuple[int, ...]) -> ImageHeader:
     return ImageHeader(
         sop_instance_uid=path.name,
-        sop_class_uid="",
-        modality="",
-        body_part="",
-        view_position="",
-        patient_orientation=(),
-        laterality="",
         rows=shape[0],
         columns=shape[1],
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
 
 

@@ -125,17 +125,12 @@ def _phantom_image(seed: int) -> Image:
     grey = phantom.pixels.astype(np.float32) / float(phantom.pixels.max())
     header = ImageHeader(
         sop_instance_uid=f"2.25.{seed + 1}",
-        sop_class_uid="",
         modality="DX",
         body_part="CHEST",
         view_position="PA",
         patient_orientation=("L", "F"),
-        laterality="",
         rows=grey.shape[0],
         columns=grey.shape[1],
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
     return Image(header=header, grey=grey, values=phantom.pixels.astype(np.float32), pixel_spacing_mm=None)
 

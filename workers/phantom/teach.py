@@ -78,17 +78,10 @@ def phantom_series(phantom: HeadPhantom, modality: Literal["CT", "MR"]) -> Serie
 def _header(modality: str, index: int, rows: int, columns: int) -> ImageHeader:
     return ImageHeader(
         sop_instance_uid=f"2.25.{index + 1}",
-        sop_class_uid="",
         modality=modality,
         body_part="HEAD",
-        view_position="",
-        patient_orientation=(),
-        laterality="",
         rows=rows,
         columns=columns,
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
 
 

@@ -11,17 +11,12 @@ from service.types import ImageHeader
 RULES = Eligibility(modalities=("CR", "DX"), body_parts=("CHEST", "THORAX"), views=("PA", "AP"))
 CHEST = ImageHeader(
     sop_instance_uid="1",
-    sop_class_uid="1",
     modality="DX",
     body_part="CHEST",
     view_position="PA",
     patient_orientation=("L", "F"),
-    laterality="",
     rows=1000,
     columns=900,
-    frames=1,
-    samples_per_pixel=1,
-    photometric_interpretation="MONOCHROME2",
 )
 
 

@@ -39,17 +39,12 @@ def replace_weights(package: Path, content: bytes) -> None:
 def image_of(grey: np.ndarray) -> Image:
     header = ImageHeader(
         sop_instance_uid="1.2.3",
-        sop_class_uid="",
         modality="DX",
         body_part="CHEST",
         view_position="PA",
         patient_orientation=("L", "F"),
-        laterality="",
         rows=grey.shape[0],
         columns=grey.shape[1],
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
     grey = grey.astype(np.float32)
     return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)

@@ -18,17 +18,10 @@ SPACED = Input(rows=40, columns=40, slices=20, normalization="percentile", spaci
 def header() -> ImageHeader:
     return ImageHeader(
         sop_instance_uid="2.25.1",
-        sop_class_uid="",
         modality="CT",
         body_part="HEAD",
-        view_position="",
-        patient_orientation=(),
-        laterality="",
         rows=80,
         columns=80,
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
 
 

@@ -70,17 +70,12 @@ CPU = torch.device("cpu")
 def image(grey: NDArray[np.float32]) -> Image:
     header = ImageHeader(
         sop_instance_uid="1",
-        sop_class_uid="1",
         modality="DX",
         body_part="CHEST",
         view_position="PA",
         patient_orientation=("L", "F"),
-        laterality="",
         rows=grey.shape[0],
         columns=grey.shape[1],
-        frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
     )
     return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)
 
