@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, bindparam, delete, exists, or_, select, update
 
+from service.ledger.rows import Kept
 from service.ledger.schema import (
     PURGED,
     announced,
@@ -23,7 +24,7 @@ from service.ledger.transactions import Ledger, insert_all_missing, insert_missi
 from service.types import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
@@ -57,16 +58,6 @@ class Arrival:
     association: str
     association_expires_at: float
     """Until then the association counts as open, unless it is renewed or closed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What is kept of one SOP Instance UID, by spool keys."""
-
-    first: str
-    """The content that came first; empty when none did, or when its file was purged."""
-    others: Mapping[str, float]
-    """Other contents under the same UID, with the time when each was last received."""
 
 
 class Arrivals(Ledger):

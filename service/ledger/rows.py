@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.ledger.schema import objects
@@ -9,9 +10,19 @@ from service.ledger.transactions import moment
 from service.types import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is kept of one SOP Instance UID, by spool keys."""
+
+    first: str
+    """The content that came first; empty when none did, or when its file was purged."""
+    others: Mapping[str, float]
+    """Other contents under the same UID, with the time when each was last received."""
 
 
 def job_from(row: Row[tuple[object, ...]], uids: Sequence[str]) -> Job:
