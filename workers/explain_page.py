@@ -147,8 +147,7 @@ def _card(one: Scene, film: Film, out: Path) -> str:
     known = legend(attribution.method)
     kind, badge = BADGES[attribution.assessment.verdict] if attribution.assessment else UNASSESSED
     if one.withheld:
-        width, height = size
-        picture = f'<div class="withheld" style="aspect-ratio: {width} / {height}">Not shown</div>'
+        picture = '<div class="withheld">Not shown</div>'
     else:
         drawn = explained_panel(one, size)
         drawn.save(out / f"{film.stem}.{attribution.method}.png")
@@ -191,7 +190,7 @@ def _figures(attribution: Attribution) -> str:
 
 def _number(value: float, measure: Measure) -> str:
     unit = "" if measure.unit == "1" else f" {escape(measure.unit)}"
-    return f"{value:.0%}" if measure.name.startswith("energy-") else f"{value:.3g}{unit}"
+    return f"{value:.0%}" if measure.name.startswith(("energy-", "faithfulness-chance")) else f"{value:.3g}{unit}"
 
 
 def _embedded(picture: Picture.Image, words: str) -> str:

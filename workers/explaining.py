@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CHEST = {"CHEST", "THORAX"}
 BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
 HURRIED = "The machine was too slow to measure all of this map (explaining took more than {brake:g} s)."
+MINORITY = "Only {passed} of {asked} methods passed their checks; the consensus joins no others."
 DIVIDED = "The methods that it joins contradict each other."
 
 
@@ -187,7 +188,12 @@ class _Verdicts:
         measures = self._run.assess(subject, comparative=False)
         measures += medians([self._run.measures[member.method, label] for member in members], measures)
         self._run.measures[METHOD, label] = measures
-        self._assessed[METHOD, label] = self._judge(subject, measures, (DIVIDED,) if divided else ())
+        asked = sum(subject.label == label for subject in self._run.subjects.values())
+        passed = len(self.passed(label))
+        doubts = [DIVIDED] if divided else []
+        if 2 * passed < asked:
+            doubts.append(MINORITY.format(passed=passed, asked=asked))
+        self._assessed[METHOD, label] = self._judge(subject, measures, doubts)
         parameters = {"methods": ", ".join(joined.methods)}
         spread = self._to_source(joined.spread)
         return self._attribution(subject, parameters, time.perf_counter() - begun, spread)

@@ -33,8 +33,8 @@ ORDERS = 8
 """Random orders on one image."""
 WIDTH = 1.5
 """Deviation, in cells, of the filter that makes regions of noise: as wide as the spots of a class activation map."""
-LEAST_SWING = 1e-6
-"""Log-odds; keeps a share of nothing sensible."""
+LEAST_SWING = 0.5
+"""Log-odds by which the answer must fall when everything is taken away."""
 CERTAIN = 1e-12
 """Probabilities nearer to 0 or 1 than this have the log-odds of this."""
 
@@ -54,8 +54,8 @@ class Faithfulness:
             higher_is_better=False,
             caution=0.1,
             hide=0.6,
-            reason="Regions drawn at random move the model's answer as much as what the map marks, with probability "
-            "{value}.",
+            reason="Covering regions drawn at random would change the model's answer as much as covering what the map "
+            "marks, with a probability of {value}.",
         ),
     )
 
@@ -67,6 +67,9 @@ class Faithfulness:
     def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
         """Return deletion AUC (low is good), insertion AUC (high is good), their gap in log-odds, and its chance.
 
+        Without the latter two where taking everything away lowers the answer by less than `LEAST_SWING`: then no map
+        could be told from another.
+
         The gap is a share of what taking everything away changes; its baseline is what one random order in twenty
         exceeds. The chance comes from Student's distribution with `ORDERS` degrees of freedom: an order and its
         reverse have opposite gaps, so the mean of random ones is 0.
@@ -76,15 +79,19 @@ class Faithfulness:
         if subject.label not in scene.random_orders:
             scene.random_orders[subject.label] = curves.random()
         found, random = curves.of(order_of(subject.cells)), scene.random_orders[subject.label]
-        swing = max(curves.swing, LEAST_SWING)
-        return (
+        areas = (
             Measure(name="deletion-auc", title="Deletion AUC", value=found.deletion, baseline=random.deletion),
             Measure(name="insertion-auc", title="Insertion AUC", value=found.insertion, baseline=random.insertion),
+        )
+        if curves.swing < LEAST_SWING:
+            return areas
+        return (
+            *areas,
             Measure(
                 name="faithfulness",
                 title="Faithfulness (insertion less deletion, in log-odds)",
-                value=found.gap / swing,
-                baseline=LIMIT * random.spread / swing,
+                value=found.gap / curves.swing,
+                baseline=LIMIT * random.spread / curves.swing,
             ),
             Measure(
                 name="faithfulness-chance",
@@ -142,8 +149,8 @@ class Curves:
 
     @property
     def swing(self) -> float:
-        """By how much taking everything away changes the log-odds."""
-        return float(abs(_log_odds(self._whole) - _log_odds(self._nothing)))
+        """By how much taking everything away lowers the log-odds."""
+        return float(_log_odds(self._whole) - _log_odds(self._nothing))
 
     def of(self, order: NDArray[np.int64]) -> Areas:
         """Return the areas for cells in this order, most important first."""

@@ -83,7 +83,7 @@ def _beyond(criterion: Criterion, value: float, limit: float) -> bool:
 
 
 def _reason(criterion: Criterion, measure: Measure) -> str:
-    share = measure.name.startswith(("energy-", "agreement-top"))
+    share = measure.name.startswith(("energy-", "agreement-top", "faithfulness-chance"))
     baseline = measure.baseline if measure.baseline is not None else float("nan")
     shown = (f"{measure.value:.0%}", f"{baseline:.0%}") if share else (f"{measure.value:.2f}", f"{baseline:.2f}")
     return criterion.reason.format(value=shown[0], baseline=shown[1])

@@ -283,3 +283,12 @@ def test_a_volume_is_explained_but_not_assessed(model: PackagedClassifier) -> No
     assert only.map.shape == (4, 14, 14)
     assert only.assessment is not None
     assert only.assessment.verdict is Verdict.CAUTION
+
+
+def test_a_consensus_of_the_few_that_passed_says_so(model: PackagedClassifier) -> None:
+    failing = [Contrary("contrary"), Fickle("fickle"), Against("against")]
+    consensus = explained(model, [Honest("one"), Honest("two"), *failing]).attributions[-1]
+    assert consensus.method == "consensus"
+    assert consensus.assessment is not None
+    assert consensus.assessment.verdict is Verdict.CAUTION
+    assert "Only 2 of 5 methods passed their checks; the consensus joins no others." in consensus.assessment.reasons

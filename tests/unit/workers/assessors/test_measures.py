@@ -74,6 +74,13 @@ def test_a_probability_that_stays_near_one_hides_no_faithful_map(scene: Scene) -
     assert honest["faithfulness-chance"] < 0.05
 
 
+def test_nothing_is_said_where_taking_everything_away_does_not_lower_the_answer(scene: Scene) -> None:
+    flat = replace(scene, classifier=bright_spots(), random_orders={})
+    with torch.no_grad():
+        flat.classifier.network.fc.weight.fill_(-1.0)  # type: ignore[union-attr]
+    assert set(figures(Faithfulness(), Honest("honest"), flat)) == {"deletion-auc", "insertion-auc"}
+
+
 def test_where_nothing_moves_the_answer_nothing_is_more_than_chance() -> None:
     assert chance(0.0, 0.0) == 0.5
     assert chance(1.86, 1.0) == pytest.approx(0.05, abs=0.001)
