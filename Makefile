@@ -9,7 +9,7 @@ APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server pos
 COMMA := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference faults viewers constraints sbom audit-dependencies clean
+.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference faults mutants viewers constraints sbom audit-dependencies clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-reference: install ## likewise, LIME and SHAP beside 20,000 samples; takes
 faults: install tools ## break a running service on purpose and count what is lost: FAST=1 each once, ARGS="--only pacs"
 	PYTHONPATH=tests $(BIN)/python -m faults $(if $(FAST),--fast) $(ARGS)
 
+mutants: install ## send broken files through the way in, the reading and the objects: COUNT=20000 SEED=1
+	PYTHONPATH=tests $(BIN)/python -m mutants --count $(or $(COUNT),20000) --seed $(or $(SEED),1) $(ARGS)
+
 viewers: install ## the results in OHIF, dwv, DICOMscope and dcmjs; screenshots in build/viewers/screenshots
 	@sh tests/tools.sh $(APT) chromium dicomscope nodejs npm xdotool xvfb
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[viewers]'
@@ -78,4 +81,4 @@ audit-dependencies: install ## look the pinned dependencies up among known weakn
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what was built; keeps pellucid-data
-	rm -rf $(VENV) demo-out faults.json runs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) demo-out faults.json mutants.json runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

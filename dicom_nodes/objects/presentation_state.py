@@ -254,13 +254,28 @@ def _add_modality_lut(source: Dataset, dataset: Dataset) -> None:
     """Repeat the source's modality transformation, which a presentation state replaces (PS3.3 C.11.1)."""
     tables = items(source, "ModalityLUTSequence")
     if tables:
-        dataset.ModalityLUTSequence = [copy.deepcopy(tables[0])]
+        dataset.ModalityLUTSequence = [_modality_table(tables[0])]
         return
     slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
     if slope is not None or intercept is not None:
         dataset.RescaleIntercept = f"{intercept or 0.0:.10g}"
         dataset.RescaleSlope = f"{slope or 1.0:.10g}"
-        dataset.RescaleType = text(source, "RescaleType") or ("HU" if text(source, "Modality") == "CT" else "US")
+        dataset.RescaleType = _unit(source, "RescaleType") or ("HU" if text(source, "Modality") == "CT" else "US")
+
+
+def _modality_table(item: Dataset) -> Dataset:
+    """Copy a table, and nothing else that an item of the source may hold."""
+    table = Dataset()
+    for keyword in ("LUTDescriptor", "LUTData"):
+        table[keyword] = copy.deepcopy(item[keyword])
+    table.ModalityLUTType = _unit(item, "ModalityLUTType") or "US"
+    return table
+
+
+def _unit(source: Dataset, keyword: str) -> str:
+    """Return a defined term for what values mean (PS3.3 C.11.1.1.2); empty where it is none."""
+    value = text(source, keyword)
+    return value if len(value) <= 16 and value.isascii() and value.isprintable() else ""  # noqa: PLR2004
 
 
 def _voi(shown: Scene) -> Dataset:

@@ -235,3 +235,17 @@ def test_a_window_that_the_standard_does_not_know_is_written_as_it_was_shown(  #
     (voi,) = build(read.header, read.image, result(read.image)).SoftcopyVOILUTSequence
     assert "VOILUTFunction" not in voi
     assert str(voi.WindowWidth) == written
+
+
+def test_nothing_but_the_table_is_copied_of_a_modality_table(
+    source: Make, saved: Save, result: Callable[..., Result]
+) -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [1920, 0, 16])
+    table.add_new("LUTData", "OW", np.linspace(0, 65535, 1920).astype("<u2").tobytes())
+    table.ModalityLUTType = "no unit " * 5
+    table.PatientName = "Hidden^Name"
+    read = read_image(saved(source(ModalityLUTSequence=[table])))
+    (written,) = build(read.header, read.image, result(read.image)).ModalityLUTSequence
+    assert sorted(element.keyword for element in written) == ["LUTData", "LUTDescriptor", "ModalityLUTType"]
+    assert written.ModalityLUTType == "US"
