@@ -17,6 +17,7 @@ from workers.assessors.case import Scene, Subject
 from workers.assessors.faithfulness import Curves, order_of
 from workers.bench_peers import PEERS, PeerMap, Task, quiet
 from workers.explainers.hiding import HiddenImage, replacement
+from workers.explainers.passes import Gradients
 from workers.explainers.pool import forget_pools
 from workers.registry import load_explainers
 
@@ -91,6 +92,7 @@ class Bench:
         self.peak_mb = 0.0
         # A worker has its model loaded and its copies made: both start up once, on another image.
         HiddenImage(classifier, other, "dark")
+        Gradients(classifier, image.shape[1:], "auto")
         with torch.no_grad():
             self.task.network(other)
 
