@@ -73,10 +73,8 @@ def head(heads: dict[str, Study], request: pytest.FixtureRequest) -> Study:
 
 
 @pytest.fixture(scope="session")
-def archive(
-    radiographs: dict[str, Study], heads: dict[str, Study], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OrthancPacs]:
-    """Orthanc with the DICOMweb plug-in, holding the studies."""
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
+    """Orthanc with the DICOMweb plug-in; it holds a study once that was opened."""
     require_tool("Orthanc")
     plugins = [folder / PLUGIN for folder in map(Path, ("/usr/share/orthanc/plugins", "/usr/lib/orthanc"))]
     plugin = next((path for path in plugins if path.exists()), None)
@@ -84,11 +82,8 @@ def archive(
         pytest.skip("Orthanc's DICOMweb plug-in is not installed: make viewers")
     web = {"Enable": True, "Root": "/dicom-web/", "StudiesMetadata": "Full", "SeriesMetadata": "Full"}
     pacs = OrthancPacs(tmp_path_factory.mktemp("archive"), extra={"Plugins": [str(plugin)], "DicomWeb": web})
-    try:
-        send([file for study in (*radiographs.values(), *heads.values()) for file in study.files], pacs.port)
-        yield pacs
-    finally:
-        pacs.stop()
+    yield pacs
+    pacs.stop()
 
 
 @pytest.fixture(scope="session")
@@ -122,12 +117,16 @@ def ohif_site(archive: OrthancPacs) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ohif(browser: Browser, ohif_site: str) -> Iterator[Callable[..., Ohif]]:
+def ohif(browser: Browser, ohif_site: str, archive: OrthancPacs) -> Iterator[Callable[..., Ohif]]:
     """Open a study in OHIF: once, so that its objects are opened in turn, or `fresh`."""
     context = browser.new_context(viewport={"width": 1280, "height": 840})
     opened: dict[str, Ohif] = {}
+    stored: set[str] = set()
 
     def open_study(study: Study, *, fresh: bool = False) -> Ohif:
+        if study.uid not in stored:
+            send(study.files, archive.port)
+            stored.add(study.uid)
         if fresh:
             return Ohif(context.new_page(), ohif_site, study.uid)
         if study.uid not in opened:
