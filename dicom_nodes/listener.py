@@ -32,6 +32,7 @@ from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
 from service.queue import enqueue, make_app
 from service.spool import Spool
+from service.tracing import open_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -142,7 +143,8 @@ class Listener:
         self._registry.register(LedgerCollector(self._reports))
         metrics = ListenerMetrics(self._registry)
         self._trail = open_trail(settings, "listener", failed=metrics.audit_failures.inc)
-        witness = RecordingWitness(self._trail, metrics)
+        self._traces = open_traces(settings, "listener")
+        witness = RecordingWitness(self._trail, metrics, self._traces)
         self._store = Store(spool=self._spool, arrivals=arrivals, stored=self._woken.set, witness=witness)
         self._intake = Intake(
             arrivals=arrivals,
@@ -186,6 +188,7 @@ class Listener:
             finished.set()
             self._woken.set()
             rounds.join(timeout=GRACE_S)
+            self._traces.close()
             if endpoints:
                 endpoints.stop()
 

@@ -28,6 +28,7 @@ from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import Outbox
+from service.tracing import open_traces
 from service.types import DeliveryState
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Sender:
         self._registry.register(LedgerCollector(self._reports))
         self._metrics = SenderMetrics(self._registry)
         self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
+        self._traces = open_traces(settings, "sender")
         self._confirmer = Confirmer(self._deliveries, settings, self._trail)
         self._health = Health({"ledger": self._reports.answers})
         self._threads: dict[str, threading.Thread] = {}
@@ -80,6 +82,7 @@ class Sender:
                 stop.wait(self._settings.sender.poll_interval_s)
             for thread in (*self._threads.values(), *([forwarding] if forwarding else [])):
                 thread.join(timeout=self._settings.sender.timeout_s)
+            self._traces.close()
             if endpoints:
                 endpoints.stop()
 
@@ -127,9 +130,10 @@ class Sender:
         self._audit_begin(to, intact.values())
         files = [_file(path, entry) for path, entry in intact.items()]
         with closing(send(files, to) if isinstance(to, Destination) else store(files, to)) as outcomes:
+            begun_at = time.time()
             for outcome in outcomes:
                 delivery = open_deliveries.pop(outcome.path)
-                self._note(delivery, to, outcome)
+                self._note(delivery, to, outcome, begun_at=begun_at)
                 if outcome.verdict is Verdict.DELIVERED:
                     if confirm:
                         self._deliveries.sent(delivery)
@@ -147,6 +151,7 @@ class Sender:
                 # What is left keeps its lease and comes back when that has run out.
                 if stop.is_set() or time.monotonic() > lease_ends:
                     break
+                begun_at = time.time()
         return delivered
 
     def _audit_begin(self, to: Destination | WebDestination, batch: Iterable[Delivery]) -> None:
@@ -155,8 +160,20 @@ class Sender:
         for job in dict.fromkeys(entry.object.job_id for entry in first_tries):
             self._trail.sending([entry for entry in first_tries if entry.object.job_id == job], to.host)
 
-    def _note(self, delivery: Delivery, to: Destination | WebDestination, outcome: SendOutcome) -> None:
-        """Audit and count. Before the ledger: what it calls delivered is in the log, however this process ends."""
+    def _note(
+        self, delivery: Delivery, to: Destination | WebDestination, outcome: SendOutcome, *, begun_at: float
+    ) -> None:
+        """Trace, count, audit. Before the ledger: what it calls delivered is in the log, however this process ends."""
+        self._traces.note(
+            "deliver",
+            delivery.object.study_instance_uid,
+            begun_at=begun_at,
+            error="" if outcome.verdict is Verdict.DELIVERED else str(outcome.verdict),
+            job=delivery.object.job_id,
+            kind=delivery.object.kind,
+            destination=delivery.destination,
+            attempt=delivery.attempts + 1,
+        )
         self._metrics.deliveries.labels(delivery.destination, outcome.verdict).inc()
         if outcome.verdict is not Verdict.RETRY:
             status = "no status" if outcome.status is None else describe(outcome.status)

@@ -1,13 +1,15 @@
-"""Notes what comes over the network: for the audit trail and for the metrics."""
+"""Notes what comes over the network: for the audit trail, the metrics and the traces."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.audit import message
+from service.tracing import Traces
 
 if TYPE_CHECKING:
     from service.audit.trail import Trail
@@ -35,16 +37,18 @@ class Witness:
 @dataclass(kw_only=True)
 class _Carried:
     example: Instance
+    begun_at: float
     classes: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
 class RecordingWitness(Witness):
-    """Writes audit messages and counts."""
+    """Writes audit messages, counts, and notes what an association carried of a study in its trace."""
 
-    def __init__(self, trail: Trail, metrics: ListenerMetrics) -> None:
+    def __init__(self, trail: Trail, metrics: ListenerMetrics, traces: Traces | None = None) -> None:
         self._trail = trail
         self._metrics = metrics
+        self._traces = traces or Traces()
         self._lock = threading.Lock()
         self._carried: dict[str, dict[str, _Carried]] = {}
 
@@ -55,7 +59,7 @@ class RecordingWitness(Witness):
         with self._lock:
             studies = self._carried.setdefault(association, {})
             first = instance.study_instance_uid not in studies
-            carried = studies.setdefault(instance.study_instance_uid, _Carried(example=instance))
+            carried = studies.setdefault(instance.study_instance_uid, _Carried(example=instance, begun_at=time.time()))
             carried.classes[instance.sop_class_uid] += 1
             carried.outcomes[outcome] += 1
         if first:
@@ -73,6 +77,13 @@ class RecordingWitness(Witness):
         for carried in studies.values():
             details = {str(outcome): str(count) for outcome, count in carried.outcomes.items()}
             self._trail.received(carried.example, carried.classes, details)
+            self._traces.note(
+                "receive",
+                carried.example.study_instance_uid,
+                begun_at=carried.begun_at,
+                association=association,
+                instances=carried.outcomes.total(),
+            )
 
     def turned_away(self, address: str, kind: str, reason: str) -> None:
         """Alert and count."""

@@ -208,6 +208,13 @@ class Http(Strict):
     sender_port: Port = 0
 
 
+class Tracing(Strict):
+    """Where traces of studies are sent."""
+
+    endpoint: str = ""
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class Log(Strict):
     """How processes write what they do."""
 
@@ -243,6 +250,7 @@ class Settings(Strict):
     retention: Retention = Retention()
     dicomweb: DicomWeb = DicomWeb()
     http: Http = Http()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     models: Models = Models()
     pipelines: Pipelines = Pipelines()

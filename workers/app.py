@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery.platforms import EX_FAILURE, SecurityWarning
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 from celery.worker import state
 from prometheus_client import CollectorRegistry
 
@@ -27,6 +27,7 @@ from service.outbox import Outbox
 from service.pipelines import load_pipelines
 from service.queue import PROCESS, QUEUES, make_app
 from service.spool import Spool
+from service.tracing import Traces, open_traces
 from workers.registry import check_names
 from workers.watch import watch
 
@@ -57,6 +58,7 @@ def run_worker(settings: Settings) -> None:
     child = _Child(settings)
     app.task(child.process, name=PROCESS)
     worker_process_init.connect(child.start, weak=False)
+    worker_process_shutdown.connect(child.stop, weak=False)
     with open_trail(settings, "worker").application():
         watch(app, child.ready.is_set)
         _serve(app)
@@ -85,6 +87,7 @@ class _Child:
         """Set in the child, seen in the parent: both have it since before the fork."""
         self._settings = settings
         self._runner: Any = None
+        self._traces = Traces()
 
     def start(self, **_signal: Any) -> None:
         """Load everything once, then say that the worker is ready."""
@@ -97,6 +100,7 @@ class _Child:
         metrics = WorkerMetrics(registry)
         reports = Reports(engine)
         health = Health({"ledger": reports.answers})
+        self._traces = open_traces(settings, "worker")
         self._runner = tasks.JobRunner(
             settings=settings,
             pipelines=load_pipelines(settings),
@@ -105,6 +109,7 @@ class _Child:
             outbox=Outbox(settings.state.directory / "outbox"),
             trail=open_trail(settings, "worker", failed=metrics.audit_failures.inc),
             metrics=metrics,
+            traces=self._traces,
         )
         threading.Thread(target=_announce, args=(reports, health), name="announce", daemon=True).start()
         try:
@@ -114,6 +119,10 @@ class _Child:
             log.error("%s", error)  # noqa: TRY400
         self.ready.set()
         log.info("ready")
+
+    def stop(self, **_signal: Any) -> None:
+        """Hand on the traces that are still here."""
+        self._traces.close()
 
     def process(self, job_id: str) -> None:
         """Run one job."""

@@ -17,6 +17,7 @@ from service.errors import NotEligibleError, OutOfSpaceError, PermanentError
 from service.intake import new_job
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
+from service.tracing import Traces
 from service.types import JobState
 from workers.pipeline import Analyst, BuiltObject, SeriesAnalysis
 
@@ -49,6 +50,7 @@ class JobRunner:
         outbox: Outbox,
         trail: Trail,
         metrics: WorkerMetrics,
+        traces: Traces | None = None,
     ) -> None:
         self._settings = settings.worker
         self._peers = settings.peers
@@ -59,6 +61,7 @@ class JobRunner:
         self._outbox = outbox
         self._trail = trail
         self._metrics = metrics
+        self._traces = traces or Traces()
         self._entries = {entry.pipeline.name: entry for entry in pipelines}
         self._analysts = {entry.pipeline.name: Analyst(entry.pipeline, settings) for entry in pipelines}
 
@@ -69,7 +72,8 @@ class JobRunner:
         )
         if claim is None:
             return None
-        self._metrics.stages.labels("waiting").observe(max(0.0, time.time() - claim.job.created_at.timestamp()))
+        begun_at = time.time()
+        self._note_waiting(claim, begun_at)
         with _heartbeat(self._work, claim, self._settings.lease_s):
             try:
                 state = self._analyse(claim)
@@ -89,6 +93,16 @@ class JobRunner:
                 reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"
                 state = self._work.give_back(claim, reason=reason, maximum_attempts=self._settings.maximum_attempts)
         self._metrics.jobs.labels(claim.job.pipeline, state).inc()
+        self._traces.note(
+            "job",
+            claim.job.study_instance_uid,
+            begun_at=begun_at,
+            error="" if state in (JobState.DONE, JobState.REFUSED, JobState.SUPERSEDED) else str(state),
+            job=job_id,
+            pipeline=claim.job.pipeline,
+            attempt=claim.job.attempts,
+            state=state.value,
+        )
         log.info("job %s: %s", job_id, state)
         return state
 
@@ -106,7 +120,7 @@ class JobRunner:
         units = [claim.inputs] if analyst.reads_series else [(instance,) for instance in claim.inputs]
         for unit in units:
             try:
-                with self._metrics.stages.labels("analysing").time():
+                with self._stage("analysing", claim.job):
                     analysis = self._analyse_unit(analyst, claim, unit)
             except PermanentError as error:
                 if not isinstance(error, NotEligibleError) and len(units) == 1:
@@ -129,6 +143,24 @@ class JobRunner:
             made = [self._refusal(analyst, claim, reason)]
         self._put_out(claim, analyst, made, JobState.REFUSED, reason)
         return JobState.REFUSED
+
+    def _note_waiting(self, claim: Claim, now: float) -> None:
+        """Note how long the job waited for a worker, and before that the study for its job."""
+        job, created_at = claim.job, claim.job.created_at.timestamp()
+        self._metrics.stages.labels("waiting").observe(max(0.0, now - created_at))
+        arrived_at = min(instance.received_at.timestamp() for instance in claim.inputs)
+        study = job.study_instance_uid
+        self._traces.note("collecting", study, begun_at=arrived_at, ended_at=created_at, job=job.id)
+        self._traces.note("waiting", study, begun_at=created_at, ended_at=now, job=job.id)
+
+    @contextmanager
+    def _stage(self, name: str, job: Job) -> Iterator[None]:
+        begun_at = time.time()
+        try:
+            with self._metrics.stages.labels(name).time():
+                yield
+        finally:
+            self._traces.note(name, job.study_instance_uid, begun_at=begun_at, job=job.id)
 
     def _analyse_unit(self, analyst: Analyst, claim: Claim, unit: Sequence[Instance]) -> Analysis | SeriesAnalysis:
         destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
@@ -173,7 +205,7 @@ class JobRunner:
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str
     ) -> None:
-        with self._metrics.stages.labels("writing").time():
+        with self._stage("writing", claim.job):
             kept = [
                 entry.in_outbox(job_id=claim.job.id, key=self._outbox.keep(claim.job.id, entry.data)) for entry in made
             ]

@@ -13,12 +13,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from collector import Collector, collector
 from pydicom import dcmread
 from require import require_tool
 
 from service.audit.chain import AuditLog
 from service.audit.verify import verify
 from service.queue import PROCESS
+from service.tracing import trace_id
 from service.types import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, ReceiverPacs, Sandbox, free_port, wait_until
@@ -53,11 +55,14 @@ class Evil:
 class House:
     """A service that has seen a good film, a refused one, a broken one and a hostile message."""
 
-    def __init__(self, folder: Path, pacs: ReceiverPacs, sandbox: Sandbox, ports: dict[str, int]) -> None:
+    def __init__(
+        self, folder: Path, pacs: ReceiverPacs, sandbox: Sandbox, ports: dict[str, int], traces: Collector
+    ) -> None:
         self.folder = folder
         self.pacs = pacs
         self.sandbox = sandbox
         self.ports = ports
+        self.traces = traces
         self.state = sandbox.settings.state.directory
 
     def get(self, process: str, path: str) -> str:
@@ -105,7 +110,11 @@ def put_pickle_into_queue(house: House, marker: Path) -> None:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     require_tool("storescu")
-    folder = tmp_path_factory.mktemp("marked")
+    with collector() as traces:
+        yield from marked_house(tmp_path_factory.mktemp("marked"), traces)
+
+
+def marked_house(folder: Path, traces: Collector) -> Iterator[House]:
     pacs = ReceiverPacs(folder / "pacs")
     ports = {name: free_port() for name in ("listener", "worker", "sender")}
     sandbox = Sandbox(
@@ -114,10 +123,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         settings={
             "PELLUCID__LOG__FORMAT": "json",
             "PELLUCID__WORKER__THREADS": "1",
+            "PELLUCID__TRACING__ENDPOINT": traces.endpoint,
             **{f"PELLUCID__HTTP__{name.upper()}_PORT": str(port) for name, port in ports.items()},
         },
     )
-    house = House(folder, pacs, sandbox, ports)
+    house = House(folder, pacs, sandbox, ports, traces)
     films = write_samples(folder / "films", count=3, seed=31, size=(256, 256))
     good, refused, broken = (marked(path) for path in films)
     marked(refused, PatientSpeciesDescription="Canis Geheimnis")
@@ -187,6 +197,24 @@ def test_no_metric_holds_a_mark_and_the_figures_are_there(house: House) -> None:
     assert 'outcome="stored"} 3.0' in house.get("listener", "/metrics")
     assert "pellucid_verdicts_total" in house.get("worker", "/metrics")
     assert 'outcome="delivered"' in house.get("sender", "/metrics")
+
+
+def test_a_trace_follows_a_study_from_association_to_delivery_and_holds_no_mark(house: House) -> None:
+    (done,) = [report.job for report in house.sandbox.reports.jobs() if report.job.state is JobState.DONE]
+
+    def steps() -> set[tuple[str, str]]:
+        mine = trace_id(done.study_instance_uid)
+        found = list(house.traces.spans())
+        return {(service, span.name) for service, span in found if int.from_bytes(span.trace_id, "big") == mine}
+
+    wanted = {("pellucid-listener", "receive"), ("pellucid-sender", "deliver")}
+    wanted |= {("pellucid-worker", name) for name in ("collecting", "waiting", "analysing", "writing", "job")}
+    wait_until(lambda: steps() == wanted, timeout_s=60, what="steps are missing")
+    about = {entry.value.string_value for _, span in house.traces.spans() for entry in span.attributes}
+    assert done.id in about
+    for body in house.traces.bodies:
+        assert found_in(body) == []
+        assert done.study_instance_uid.encode() not in body
 
 
 def test_every_line_of_the_log_is_json_and_jobs_carry_their_id(house: House) -> None:
