@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import BasicTextSRStorage
 
 from dicom_nodes.objects import codes
 from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.attributes import integer
 from dicom_nodes.objects.codes import dcm
-from dicom_nodes.objects.derived import Kind, reference, start
+from dicom_nodes.objects.derived import reference
 from dicom_nodes.objects.narrative import RESEARCH
 from dicom_nodes.objects.part10 import tolerant
-from dicom_nodes.objects.report_document import add_document, language, observer
+from dicom_nodes.objects.report_document import report_kind, write_report
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -27,29 +27,18 @@ SERIES_NUMBER = 9003
 @tolerant()
 def build(source: Dataset, refusal: Refusal) -> Dataset:
     """Build the note about one instance. It needs nothing of the source but its UIDs."""
-    kind = Kind(
-        name=KIND,
-        sop_class_uid=BasicTextSRStorage,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        modality="SR",
-        series_number=SERIES_NUMBER,
-        series_description="AI report: not analysed",
-    )
-    dataset = start(source, refusal, kind)
-    add_document((source,), dataset, ())
     value_type = "IMAGE" if integer(source, "Rows") else "COMPOSITE"
     finding = dcm("121071", "Finding")
     lines = [f"Not analysed: {refusal.reason}", *refusal.details]
-    root = content.container(
+    description = "AI report: not analysed"
+    return write_report(
+        (source,),
+        refusal,
+        report_kind(KIND, BasicTextSRStorage, series_number=SERIES_NUMBER, series_description=description),
         codes.private("refusal", "AI analysis not performed"),
         [
-            language(),
-            *observer(refusal.model, refusal.software_version),
             *(content.text(finding, line) for line in lines),
             content.text(dcm("121106", "Comment"), f"This says nothing about the patient. {RESEARCH}"),
             content.reference(value_type, dcm("121324", "Source image"), reference(source)),
         ],
-        relationship="",
     )
-    dataset.update(root)
-    return dataset

@@ -1,39 +1,70 @@
-"""What all our Structured Reports share: document module, evidence, language, observer."""
+"""What all our Structured Reports share: kind, document module, evidence, language, observer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_nodes.objects import codes, identity
 from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.attributes import text
 from dicom_nodes.objects.codes import dcm
-from dicom_nodes.objects.derived import reference
-from service.types import Code
+from dicom_nodes.objects.derived import Kind, reference, start
+from service.types import Code, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom.dataset import FileDataset
 
-    from service.types import Image, ModelIdentity, OutboxObject
+    from service.types import Image, ModelIdentity, OutboxObject, Refusal
 
 _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
 
 
-def add_document(sources: Sequence[Dataset], dataset: FileDataset, supersedes: Sequence[OutboxObject]) -> None:
-    """Write the SR Document General module (PS3.3 C.17.2): complete, and verified by nobody.
+def report_kind(name: str, sop_class_uid: str, *, series_number: int, series_description: str) -> Kind:
+    """Return a kind of object that is a Structured Report."""
+    return Kind(
+        name=name,
+        sop_class_uid=sop_class_uid,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        modality="SR",
+        series_number=series_number,
+        series_description=series_description,
+    )
 
-    Of the superseded objects only reports are predecessors; a picture is no document.
+
+def write_report(
+    sources: Sequence[Dataset],
+    run: Result | Refusal,
+    kind: Kind,
+    title: Code,
+    items: Sequence[Dataset],
+    *,
+    template: str = "",
+) -> FileDataset:
+    """Write a report: its language, who observed, then its content.
 
     Args:
-        sources: what the document is about, instances of one series.
-        dataset: the document.
-        supersedes: objects of the earlier result that this one replaces.
+        sources: headers of what it is about, instances of one series.
+        run: whose report it is. Of what it supersedes only reports are predecessors; a picture is no document.
+        kind: see `report_kind`.
+        title: concept of the root.
+        items: what the root holds.
+        template: of the root, if it follows one of PS3.16.
     """
+    dataset = start(sources[0], run, kind)
+    _add_document(sources, dataset, run.supersedes if isinstance(run, Result) else ())
+    context = [language(), *observer(run.model, run.software_version)]
+    dataset.update(content.container(title, [*context, *items], template=template, relationship=""))
+    return dataset
+
+
+def _add_document(sources: Sequence[Dataset], dataset: FileDataset, supersedes: Sequence[OutboxObject]) -> None:
+    """Write the SR Document General module (PS3.3 C.17.2): complete, and verified by nobody."""
     dataset.CodingSchemeIdentificationSequence = [codes.private_scheme()]
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    ExplicitVRLittleEndian,
-)
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_nodes.objects import codes, narrative, subject
 from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.codes import dcm
-from dicom_nodes.objects.derived import Kind, start
 from dicom_nodes.objects.image_library import image_library
 from dicom_nodes.objects.measurement_groups import evaluations, measurement_groups
 from dicom_nodes.objects.part10 import tolerant
-from dicom_nodes.objects.report_document import add_document, language, observer, procedure_reported
+from dicom_nodes.objects.report_document import procedure_reported, report_kind, write_report
 from service.types import Code
 
 if TYPE_CHECKING:
@@ -83,31 +77,20 @@ def build_series_enhanced(headers: Sequence[Dataset], series: Series, result: Re
 
 def _build(about: Subject, name: str, sop_class: str) -> Dataset:
     """Write Imaging Measurement Report (TID 1500): groups with coordinates, then what a reader must know in words."""
-    kind = Kind(
-        name=name,
-        sop_class_uid=sop_class,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        modality="SR",
-        series_number=SERIES_NUMBER,
-        series_description=f"AI report ({about.result.pipeline})",
-    )
-    dataset = start(about.header, about.result, kind)
-    add_document(about.headers, dataset, about.result.supersedes)
-    root = content.container(
+    description = f"AI report ({about.result.pipeline})"
+    return write_report(
+        about.headers,
+        about.result,
+        report_kind(name, sop_class, series_number=SERIES_NUMBER, series_description=description),
         dcm("126000", "Imaging Measurement Report"),
         [
-            language(),
-            *observer(about.result.model, about.result.software_version),
             procedure_reported(about.images[0]),
             image_library(about),
             content.container(dcm("126010", "Imaging Measurements"), measurement_groups(about)),
             content.container(_QUALITATIVE, [*evaluations(about), *_words(about)]),
         ],
         template="1500",
-        relationship="",
     )
-    dataset.update(root)
-    return dataset
 
 
 def _words(about: Subject) -> list[Dataset]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage
 
 from dicom_nodes.objects import codes, narrative, subject
 from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.codes import dcm
-from dicom_nodes.objects.derived import Kind, reference, start
+from dicom_nodes.objects.derived import reference
 from dicom_nodes.objects.key_slices import slices_to_cite
 from dicom_nodes.objects.part10 import tolerant
-from dicom_nodes.objects.report_document import add_document, language, observer, procedure_reported
+from dicom_nodes.objects.report_document import procedure_reported, report_kind, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,33 +55,20 @@ def build_series_enhanced(headers: Sequence[Dataset], series: Series, result: Re
 
 
 def _build(about: Subject, name: str, sop_class: str) -> Dataset:
-    kind = Kind(
-        name=name,
-        sop_class_uid=sop_class,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        modality="SR",
-        series_number=SERIES_NUMBER,
-        series_description=f"AI text report ({about.result.pipeline})",
-    )
-    dataset = start(about.header, about.result, kind)
-    add_document(about.headers, dataset, about.result.supersedes)
-    cited = slices_to_cite(about)
-    root = content.container(
+    description = f"AI text report ({about.result.pipeline})"
+    source = dcm("121324", "Source image")
+    cited = [reference(about.headers[index]) for index in slices_to_cite(about)]
+    return write_report(
+        about.headers,
+        about.result,
+        report_kind(name, sop_class, series_number=SERIES_NUMBER, series_description=description),
         codes.private("ai-report", "AI analysis report"),
         [
-            language(),
-            *observer(about.result.model, about.result.software_version),
             procedure_reported(about.images[0]),
             *(_section(section) for section in narrative.sections(about)),
-            *(
-                content.reference("IMAGE", dcm("121324", "Source image"), reference(about.headers[index]))
-                for index in cited
-            ),
+            *(content.reference("IMAGE", source, item) for item in cited),
         ],
-        relationship="",
     )
-    dataset.update(root)
-    return dataset
 
 
 def _section(section: narrative.Section) -> Dataset:
