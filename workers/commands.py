@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from service.pipelines import load_pipelines
 from workers.app import run_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from service.pipelines import Pipeline
     from workers.pipeline import Analysis, Analyst, SeriesAnalysis
@@ -109,18 +110,34 @@ def explain_files(analyst: Analyst, files: Sequence[Path], out: Path, *, now: da
         return _explain_series(analyst, files, out, now)
     from workers.explain_page import Film, write_page  # noqa: PLC0415 - torch comes with it
 
-    rows, films = [], []
-    for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
-        stem = f"{number:04d}-{file.stem}"
-        try:
-            analysis = analyst.analyse(file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=now)
-        except PellucidError as error:
-            rows.append(ExplainedFile(file=str(file), reason=str(error)))
-            continue
-        rows.append(_write_objects(analysis, file, out, stem))
-        films.append(Film(name=file.name, stem=stem, analysis=analysis))
-    write_page(films, [(Path(row.file).name, row.reason) for row in rows if row.reason], out)
+    rows: list[ExplainedFile] = []
+    refused: list[tuple[str, str]] = []
+
+    def films() -> Iterator[Film]:
+        """Analyse while the page is written: a folder of films would not fit into memory."""
+        for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
+            stem = _stem(number, file)
+            try:
+                analysis = analyst.analyse(file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=now)
+            except PellucidError as error:
+                rows.append(ExplainedFile(file=_shown(file), reason=str(error)))
+                refused.append((Path(_shown(file)).name, str(error)))
+                continue
+            rows.append(_write_objects(analysis, file, out, stem))
+            yield Film(name=Path(_shown(file)).name, stem=stem, analysis=analysis)
+
+    write_page(films(), refused, out)
     return rows
+
+
+def _stem(number: int, file: Path) -> str:
+    """Return what the names of a file's results begin with, whatever its own name is."""
+    return f"{number:04d}-{re.sub(r'[^A-Za-z0-9._-]', '_', file.stem)[:80]}"
+
+
+def _shown(file: Path) -> str:
+    """Return a path that can be printed: names of files need not be text."""
+    return re.sub(r"[\x00-\x1f\x7f]", "?", os.fsencode(file).decode("utf-8", "replace"))
 
 
 def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path, now: datetime) -> list[ExplainedFile]:
@@ -131,13 +148,13 @@ def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path, now: dat
             header, _ = read_header(file)
             studies.setdefault(text(header, "StudyInstanceUID"), []).append(file)
         except PellucidError as error:
-            rows.append(ExplainedFile(file=str(file), reason=str(error)))
+            rows.append(ExplainedFile(file=_shown(file), reason=str(error)))
     for number, paths in enumerate(track(studies.values(), description="explaining", console=Console(stderr=True))):
         stem = f"{number:04d}-series"
         try:
             analysis = analyst.analyse_series(paths, job_id=f"explain-{os.getpid()}-{stem}", created_at=now)
         except PellucidError as error:
-            rows.append(ExplainedFile(file=str(paths[0].parent), reason=str(error)))
+            rows.append(ExplainedFile(file=_shown(paths[0].parent), reason=str(error)))
             continue
         rows.append(_write_objects(analysis, paths[0].parent, out, stem))
     return rows
@@ -155,7 +172,7 @@ def _write_objects(analysis: Analysis | SeriesAnalysis, file: Path, out: Path, s
             written.append(str(path.with_suffix(".png")))
     finding = max(analysis.result.findings, key=lambda entry: entry.probability)
     return ExplainedFile(
-        file=str(file),
+        file=_shown(file),
         finding=finding.label,
         probability=round(finding.probability, 4),
         positive=finding.positive,

@@ -24,7 +24,7 @@ from service.types import Verdict
 from workers.explain_style import INTRODUCTION, STYLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from dicom_nodes.objects.scene import Scene
@@ -51,12 +51,18 @@ class Film:
     analysis: Analysis
 
 
-def write_page(films: Sequence[Film], refused: Sequence[tuple[str, str]], out: Path) -> Path:
+def write_page(films: Iterable[Film], refused: Sequence[tuple[str, str]], out: Path) -> Path:
     """Write `index.html` and a PNG per film and per map that may be shown into `out`; return the page's path.
 
-    `refused` are names of files that were not analysed, with the reason.
+    Films are taken one by one and let go. `refused` are names of files that were not analysed, with the reason; it
+    is looked at after the last film.
     """
-    parts = [_head(films), *(_film(film, out) for film in films)]
+    results: list[Result] = []
+    sections = []
+    for film in films:
+        results = results or [film.analysis.result]
+        sections.append(_film(film, out))
+    parts = [_head(results), *sections]
     if refused:
         rows = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in refused)
         parts.append(f"<section><h2>Not analysed</h2><ul>{rows}</ul></section>")
@@ -71,13 +77,13 @@ def write_page(films: Sequence[Film], refused: Sequence[tuple[str, str]], out: P
     return path
 
 
-def _head(films: Sequence[Film]) -> str:
+def _head(results: Sequence[Result]) -> str:
     scale = _embedded(Picture.fromarray(_scale()), "colour scale")
     model = ""
-    if films:
-        identity = films[0].analysis.result.model
+    if results:
+        identity = results[0].model
         model = (
-            f'<p class="model">{escape(captions.model(films[0].analysis.result))}. Weights {identity.sha256[:12]}. '
+            f'<p class="model">{escape(captions.model(results[0]))}. Weights {identity.sha256[:12]}. '
             f"Learned from: {escape(identity.trained_on)}. Limits: {escape(identity.limits)}</p>"
         )
     return (

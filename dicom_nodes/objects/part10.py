@@ -89,6 +89,8 @@ def read_part10(path: Path, *, pixels: bool) -> FileDataset:
 
 
 def _read(path: Path, *, pixels: bool) -> FileDataset:
+    if not path.is_file():
+        raise InvalidInstanceError("The file is not there, or is no file.")
     size = path.stat().st_size
     if pixels and size > MAX_FILE_BYTES:
         raise InvalidInstanceError("The file is larger than 1 GiB.")
