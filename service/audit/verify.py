@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.audit.chain import GENESIS, AuditLog, Record, parse
+from service.audit.chain import GENESIS, AuditLog, Record, parse, read_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from service.audit.chain import Place
 
 PURGED = "purged"
 """Kind of the record that says where the chain begins after old segments were removed by retention."""
@@ -50,6 +52,7 @@ def verify(log: AuditLog, *, known_hash: str = "") -> Verification:
         check.begin(int(path.stem))
         for number, line in enumerate(_lines(path), start=1):
             check.take(f"{path.name} line {number}", line)
+    check.compare(read_place(log.folder / "forwarded"))
     return check.result(head=(head.number, head.hash) if head else None, known_hash=known_hash)
 
 
@@ -96,6 +99,12 @@ class _Check:
     def _note_anchor(self, record: Record) -> None:
         start = json.loads(record.note) if record.note.startswith("{") else {}
         self._anchors.add((start.get("number", 0), start.get("hash", "")))
+
+    def compare(self, forwarded: Place | None) -> None:
+        """Look for the last record that the collector has: whoever cuts the end and mends `head` misses it easily."""
+        first = self._first.number if self._first else 1
+        if forwarded and forwarded.number >= first and self._hashes.get(forwarded.number) != forwarded.hash:
+            self._problems.append(f"record {forwarded.number}, which syslog has, is missing or altered")
 
     def result(self, *, head: tuple[int, str] | None, known_hash: str) -> Verification:
         if self._first and (self._first.number - 1, self._first.previous) not in self._anchors:

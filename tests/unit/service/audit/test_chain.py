@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.audit.chain import AuditLog, Place
+from service.audit.chain import AuditLog, Place, write_place
 from service.audit.verify import PURGED, anchor, verify
 
 if TYPE_CHECKING:
@@ -202,3 +202,29 @@ def test_processes_that_append_at_once_make_one_chain(tmp_path: Path) -> None:
     found = verify(AuditLog(tmp_path / "audit"))
     assert found.intact
     assert found.records == 100
+
+
+def test_an_end_that_was_cut_together_with_the_head_shows_by_what_was_forwarded(log: AuditLog) -> None:
+    records = list(log.records())
+    write_place(log.folder / "forwarded", records[3][1])
+    assert verify(log).intact
+    path = only_segment(log)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    write_place(log.folder / "head", records[1][1])
+    assert verify(log).problems == ("record 4, which syslog has, is missing or altered",)
+
+
+def test_a_log_that_was_emptied_shows_by_what_was_forwarded(log: AuditLog) -> None:
+    write_place(log.folder / "forwarded", list(log.records())[-1][1])
+    only_segment(log).unlink()
+    (log.folder / "head").unlink()
+    assert not verify(log).intact
+
+
+@pytest.mark.parametrize("bit", range(0, 4000, 61))
+def test_a_single_bit_that_was_turned_shows(log: AuditLog, bit: int) -> None:
+    path = only_segment(log)
+    data = bytearray(path.read_bytes())
+    data[bit // 8 % len(data)] ^= 1 << bit % 8
+    path.write_bytes(bytes(data))
+    assert not verify(log).intact
