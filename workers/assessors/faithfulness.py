@@ -52,8 +52,8 @@ class Faithfulness:
         Criterion(
             measure="faithfulness-chance",
             higher_is_better=False,
-            caution=0.1,
-            hide=0.6,
+            caution=0.15,
+            hide=0.5,
             reason="Covering regions drawn at random would change the model's answer as much as covering what the map "
             "marks, with a probability of {value}.",
         ),

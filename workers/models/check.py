@@ -78,7 +78,7 @@ class Check:
 
 
 def check_package(
-    folder: Path, device: torch.device, *, explainers: Sequence[Explainer] = (), sanity_below: int = 10
+    folder: Path, device: torch.device, *, explainers: Sequence[Explainer] = (), sanity_below: int = 12
 ) -> Check:
     """Check the package in `folder`.
 
