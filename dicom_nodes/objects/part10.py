@@ -29,6 +29,9 @@ MAX_INFLATED_BYTES = 256 * 2**20
 """A deflated data set may grow to this; 1 MB of zeros' deflate grows to 1 GB."""
 MAX_FILE_BYTES = 2**30
 """A file whose pixels are wanted may be this large: it is read into memory."""
+MAX_DEPTH = 8
+MAX_ITEMS = 64
+"""Of sequences that are looked into; deeper and longer ones are made to exhaust us, or hold the frames of a volume."""
 _META_START = 132
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -138,9 +141,17 @@ def _drop_unreadable(dataset: Dataset) -> None:
         except Exception:  # noqa: BLE001 - one broken element must not hide the others
             del dataset[tag]
     declare_actual(dataset)
+    _convert(dataset, depth=0)
+
+
+def _convert(dataset: Dataset, *, depth: int) -> None:
+    """Convert every element, those of items too, as deep and as many as anything here looks at."""
     for tag in list(dataset.keys()):
         try:
-            dataset[tag]
+            element = dataset[tag]
+            if element.VR == "SQ" and depth < MAX_DEPTH:
+                for item in list(element.value or ())[:MAX_ITEMS]:
+                    _convert(item, depth=depth + 1)
         except Exception:  # noqa: BLE001 - one broken element must not hide the others
             del dataset[tag]
 

@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pydicom import config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.valuerep import PersonName
+
+from dicom_nodes.objects.part10 import MAX_DEPTH, MAX_ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +77,10 @@ OPTIONAL = (
     "TimezoneOffsetFromUTC",
 )
 """Type 3: copied when present, filled and well formed."""
-_MAX_DEPTH = 8
-_MAX_ITEMS = 64
+_TEXTUAL = frozenset(
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+)
+_BINARY = frozenset({"UN", "OB", "OW", "OD", "OF", "OL", "OV"})
 _GB_2312 = re.compile(r"\x1b\$\)A")
 """The escape sequence of ISO 2022 IR 58, which pydicom leaves in the text that it decodes."""
 
@@ -127,40 +131,52 @@ def _element(tag: Any, vr: str, value: Any) -> DataElement:
     return DataElement(tag, vr, value, validation_mode=config.IGNORE)
 
 
+def _vr(element: DataElement) -> str:
+    """Return the VR that the standard gives it: what the file says may be anything."""
+    return dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else str(element.VR)
+
+
 def _is_sound(element: DataElement) -> bool:
-    check = _WELL_FORMED.get(str(element.VR))
+    check = _WELL_FORMED.get(_vr(element))
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     return check is None or all(check(_text(value)) for value in values if value is not None)
 
 
 def _text(value: Any) -> str:
+    """Return a number or a date as it was written."""
     return str(getattr(value, "original_string", None) or value)
 
 
 def _copy(element: DataElement, *, depth: int) -> DataElement | None:
-    if element.VR == "SQ":
-        return _copy_sequence(element, depth=depth)
-    if element.VR in {"UN", "OB", "OW"}:
+    vr = _vr(element)
+    if isinstance(element.value, bytes):
         return None
-    return _element(element.tag, str(element.VR), _value(element))
+    if element.VR == "SQ":
+        return _copy_sequence(element, depth=depth) if vr == "SQ" else None
+    if vr not in _TEXTUAL and (vr != element.VR or vr in _BINARY):
+        return None
+    try:
+        return _element(element.tag, vr, _value(element, vr))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
-def _value(element: DataElement) -> Any:
+def _value(element: DataElement, vr: str) -> Any:
     if element.is_empty:
         return element.value if element.value is not None else ""
-    values = element.value if isinstance(element.value, MultiValue) else [element.value]
-    if element.VR == "PN":
-        values = [PersonName(_GB_2312.sub("", str(name)), encodings=["utf-8"]) for name in values]
-    elif all(isinstance(value, str) for value in values):
-        values = [_GB_2312.sub("", value) if "\x1b" in value else value for value in values]
-    return values[0] if len(values) == 1 else values
+    values = element.value if isinstance(element.value, MultiValue | list) else [element.value]
+    if vr not in _TEXTUAL:
+        return element.value
+    texts = [_GB_2312.sub("", str(value) if vr == "PN" else _text(value)) for value in values if value is not None]
+    copies = [PersonName(each, encodings=["utf-8"]) for each in texts] if vr == "PN" else texts
+    return copies[0] if len(copies) == 1 else copies
 
 
 def _copy_sequence(element: DataElement, *, depth: int) -> DataElement | None:
     """Copy items; nesting deeper than any of these modules has is cut off, for it is made to exhaust us."""
-    if depth >= _MAX_DEPTH or not isinstance(element.value, DicomSequence):
+    if depth >= MAX_DEPTH or not isinstance(element.value, DicomSequence):
         return None
-    found = [item for item in list(element.value)[:_MAX_ITEMS] if _says_something(element.keyword, item)]
+    found = [item for item in list(element.value)[:MAX_ITEMS] if _says_something(element.keyword, item)]
     copies = [_copy_item(item, depth=depth) for item in found]
     return DataElement(element.tag, "SQ", DicomSequence(copies)) if copies else None
 
@@ -181,7 +197,7 @@ def _copy_item(item: Dataset, *, depth: int) -> Dataset:
     for child in item:
         if child.tag.is_private or child.keyword in {"", "SpecificCharacterSet"}:
             continue
-        copied = _copy(child, depth=depth + 1)
+        copied = _copy(child, depth=depth + 1) if _is_sound(child) else None
         if copied is not None:
             target[child.tag] = copied
     return target

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.patient_study import REQUIRED
 from dicom_nodes.objects.read import read_header
 from dicom_nodes.objects.refusal_report import build as build_refusal
 from dicom_nodes.objects.write import to_bytes
+from service.errors import InvalidInstanceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,3 +207,23 @@ def test_optional_text_that_is_too_long_is_left_out(source: Make, saved: Save, r
     copied = written(path, refusal)
     assert "PatientComments" not in copied
     assert "StudyDescription" not in copied
+
+
+@pytest.mark.parametrize("vr", [b"IS", b"DS", b"US", b"UI", b"OB", b"SQ", b"DA", b"FD", b"AT"])
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "StudyDescription", "PatientWeight", "CodeMeaning"])
+def test_elements_that_claim_another_kind_of_value_break_nothing(
+    source: Make, saved: Save, refusal: Refusal, vr: bytes, keyword: str
+) -> None:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99X", "Chest code"
+    dataset = source(StudyDescription="description ", PatientWeight="70.5", ProcedureCodeSequence=[code])
+    path = saved(dataset)
+    tag = Tag(keyword)
+    data = path.read_bytes()
+    start = data.index(struct.pack("<HH", tag.group, tag.element), 132)
+    path.write_bytes(data[: start + 4] + vr + data[start + 6 :])
+    try:
+        copied = written(path, refusal)
+    except InvalidInstanceError:
+        return  # with a longer header of the other VR the rest cannot be read either
+    assert str(copied.PatientName) == "Doe^Jane" or keyword == "PatientName"
