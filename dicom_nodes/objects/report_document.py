@@ -46,7 +46,7 @@ def write_report(
     *,
     template: str = "",
 ) -> FileDataset:
-    """Write a report: its language, who observed, then its content.
+    """Write a report: its language, who observed, its content.
 
     Args:
         sources: headers of what it is about, instances of one series.
@@ -58,8 +58,10 @@ def write_report(
     """
     dataset = start(sources[0], run, kind)
     _add_document(sources, dataset, run.supersedes if isinstance(run, Result) else ())
-    context = [language(), *observer(run.model, run.software_version)]
-    dataset.update(content.container(title, [*context, *items], template=template, relationship=""))
+    context = observer(run.model, run.software_version)
+    # Viewers print items in their order. Templates begin with the observer; without one, what people opened it for.
+    told = [*context, *items] if template else [*items, *context]
+    dataset.update(content.container(title, [language(), *told], template=template, relationship=""))
     return dataset
 
 

@@ -64,9 +64,9 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
         report_kind(name, sop_class, series_number=SERIES_NUMBER, series_description=description),
         codes.private("ai-report", "AI analysis report"),
         [
-            procedure_reported(about.images[0]),
             *(_section(section) for section in narrative.sections(about)),
             *(content.reference("IMAGE", source, item) for item in cited),
+            procedure_reported(about.images[0]),
         ],
     )
 

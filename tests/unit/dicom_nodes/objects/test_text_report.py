@@ -78,6 +78,12 @@ def test_how_to_read_limits_and_model_card_are_told(report: Callable[..., Datase
     assert "Research use; not for primary diagnosis." in told
 
 
+def test_findings_come_before_who_found_them(report: Callable[..., Dataset]) -> None:
+    names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in report().ContentSequence]
+    assert names[1] == "Findings"
+    assert names.index("Limits") < names.index("Device Observer Name")
+
+
 def test_it_has_only_what_a_basic_text_report_may_have(report: Callable[..., Dataset]) -> None:
     dataset = report()
     assert dataset.SOPClassUID == BasicTextSRStorage
