@@ -148,7 +148,7 @@ class JobRunner:
         """Note how long the job waited for a worker, and before that the study for its job."""
         job, created_at = claim.job, claim.job.created_at.timestamp()
         self._metrics.stages.labels("waiting").observe(max(0.0, now - created_at))
-        arrived_at = min(instance.received_at.timestamp() for instance in claim.inputs)
+        arrived_at = min((instance.received_at.timestamp() for instance in claim.inputs), default=created_at)
         study = job.study_instance_uid
         self._traces.note("collecting", study, begun_at=arrived_at, ended_at=created_at, job=job.id)
         self._traces.note("waiting", study, begun_at=created_at, ended_at=now, job=job.id)
