@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 TOP = 0.1
 """Share of the cells that count as a map's top; also what two random maps' tops have in common."""
+DRAWN = 0.25
+"""Share of a map's maximum below which nothing is coloured."""
 CONTRADICTION = TOP
 """Two tops that have no more in common than random ones contradict each other."""
 
 
 class Agreement:
-    """The median, over the other methods, of rank correlation and of the overlap of the top 10 %."""
+    """The median, over the other methods, of rank correlation and of the overlap of what is marked most."""
 
     name = "agreement"
     comparative = True
@@ -35,8 +37,8 @@ class Agreement:
             higher_is_better=True,
             caution=0.2,
             hide=None,
-            reason="Most other methods mark other places: the strongest tenth of the map has {value} in common with "
-            "theirs ({baseline} by chance).",
+            reason="Most other methods mark other places: what the map marks most has {value} in common with theirs "
+            "(at most {baseline} by chance).",
             required=False,
         ),
         Criterion(
@@ -59,8 +61,7 @@ class Agreement:
         del scene
         if not others:
             return ()
-        # Some methods have no negative part, and none is drawn: only the positive parts can be compared.
-        ranks = [rank_correlation(np.maximum(subject.cells, 0), np.maximum(other.cells, 0)) for other in others]
+        ranks = [rank_correlation(_drawn(subject.cells), _drawn(other.cells)) for other in others]
         tops = [top_overlap(subject.cells, other.cells) for other in others]
         return (
             Measure(
@@ -71,7 +72,7 @@ class Agreement:
             ),
             Measure(
                 name="agreement-top",
-                title="Top 10 % shared with other methods",
+                title="Share of the strongest places that other methods mark too",
                 value=float(np.median(tops)),
                 baseline=TOP,
             ),
@@ -79,10 +80,26 @@ class Agreement:
 
 
 def top_overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the share of the highest `TOP` cells of one map that are among those of the other."""
-    count = max(1, round(TOP * first.size))
-    tops = [set(np.argsort(-values.ravel(), kind="stable")[:count].tolist()) for values in (first, second)]
-    return len(tops[0] & tops[1]) / count
+    """Return the share of the smaller map's top that is in the other's top.
+
+    Only what is drawn is marked: a class activation map has few such cells, and the order of all the others says
+    nothing to who looks at it. Two random maps share `TOP` at most.
+    """
+    tops = [_top(first), _top(second)]
+    smaller = min(len(top) for top in tops)
+    return len(tops[0] & tops[1]) / smaller if smaller else 0.0
+
+
+def _top(values: NDArray[np.float32]) -> set[int]:
+    """Return the highest `TOP` of the cells, as far as they are drawn."""
+    cells = _drawn(values).ravel()
+    highest = np.argsort(-cells, kind="stable")[: max(1, round(TOP * cells.size))]
+    return {int(cell) for cell in highest if cells[cell] > 0}
+
+
+def _drawn(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a map with 0 where it is not drawn; the order of those places, noise mostly, is nobody's business."""
+    return np.where(values >= DRAWN * max(float(values.max()), 0.0), np.maximum(values, 0), 0).astype(np.float32)
 
 
 def contradictions(subjects: Sequence[Subject], finding: str) -> tuple[str, ...]:
@@ -93,7 +110,7 @@ def contradictions(subjects: Sequence[Subject], finding: str) -> tuple[str, ...]
             shared = top_overlap(first.cells, second.cells)
             if shared <= CONTRADICTION:
                 sentences.append(
-                    f"{first.title} and {second.title} mark different places for {finding}: of the tenth of the image "
-                    f"that each marks most, {shared:.0%} is common to both ({TOP:.0%} by chance)."
+                    f"{first.title} and {second.title} mark different places for {finding}: of what each marks most, "
+                    f"{shared:.0%} is common to both (at most {TOP:.0%} by chance)."
                 )
     return tuple(sentences)

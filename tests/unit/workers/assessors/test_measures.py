@@ -141,6 +141,15 @@ def test_methods_that_mark_different_places_contradict_each_other_by_name(scene:
     assert contradictions(subjects[:2], "Bright spot") == ()
 
 
+def test_a_map_of_few_places_agrees_with_a_wide_one_that_marks_them_too() -> None:
+    few, wide = np.full((14, 14), -1.0, dtype=np.float32), np.zeros((14, 14), dtype=np.float32)
+    few[3:5, 4:6] = 1.0
+    wide[2:6, 3:8] = 1.0
+    assert top_overlap(few, wide) == top_overlap(wide, few) == 1.0
+    assert top_overlap(few, np.roll(wide, 7, axis=0)) == 0.0
+    assert top_overlap(few, -np.abs(few)) == 0.0
+
+
 def test_random_tops_share_a_tenth() -> None:
     rng = np.random.default_rng(0)
     shared = [top_overlap(*(rng.random((14, 14)).astype(np.float32) for _ in range(2))) for _ in range(200)]
