@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STALLED_AFTER_S = 60.0
+MAXIMUM_CONNECTIONS = 32
 
 
 class Health:
@@ -104,7 +107,27 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], health: Health, registry: CollectorRegistry) -> None:
         self.health = health
         self.registry = registry
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, None] = {}
         super().__init__(address, _Handler)
+
+    def process_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
+        """Serve a connection; where there are too many, the oldest ends: those that trickle, not the next probe."""
+        with self._lock:
+            if len(self._open) >= MAXIMUM_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                # Its thread waits for more and sees the end.
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        """Forget a connection and close it."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no event."""

@@ -121,7 +121,7 @@ class Line:
                 raise AssertionError("grey values out of range")
             if grey.size > 1 << 20:
                 return "read"
-            for build in (*_BUILDERS, secondary_capture.build) if pictures else _BUILDERS:
+            for build in (*_BUILDERS, secondary_capture.build) if pictures else _BUILDERS[:1]:
                 to_bytes(build(read.header, read.image, _result(read)))
         except PellucidError as error:
             said.append(str(error))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import NotEligibleError, OutOfSpaceError, SettingsError, UndecodableError
-from service.health import Endpoints, Health, serve_health
+from service.health import MAXIMUM_CONNECTIONS, Endpoints, Health, serve_health
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.metrics import LedgerCollector, ListenerMetrics, SenderMetrics, WorkerMetrics, reason_class
@@ -165,3 +167,44 @@ def test_every_process_has_metrics_of_its_own_that_do_not_clash() -> None:
 )
 def test_reasons_become_few_classes(error: Exception, name: str) -> None:
     assert reason_class(error) == name
+
+
+def test_connections_that_trickle_keep_nobody_out_and_do_not_pile_up(endpoints: Endpoints) -> None:
+    before = threading.active_count()
+    greedy = []
+    for _ in range(3 * MAXIMUM_CONNECTIONS):
+        connection = socket.create_connection(("127.0.0.1", endpoints.port))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        greedy.append(connection)
+    assert get(endpoints, "/health/live")[0] == 200
+    deadline = time.monotonic() + 10.0
+    while threading.active_count() > before + MAXIMUM_CONNECTIONS and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before + MAXIMUM_CONNECTIONS
+    for connection in greedy:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x00" * 100,
+        b"GET\r\n\r\n",
+        b"GET " + b"/" * 70000 + b" HTTP/1.1\r\n\r\n",
+        b"DELETE / HTTP/1.1\r\n\r\n",
+        b"GET /../../etc/passwd HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_next_one_served(endpoints: Endpoints, request_: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", endpoints.port), timeout=20.0) as connection:
+        connection.sendall(request_)
+        connection.shutdown(socket.SHUT_WR)
+        answer = bytearray()
+        try:
+            while block := connection.recv(65536):
+                answer += block
+        except ConnectionResetError:
+            pass  # it did not read all of it
+    assert b" 200 " not in answer[:20]
+    assert get(endpoints, "/health/live")[0] == 200
