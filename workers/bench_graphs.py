@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST_PHANTOM = 9_000_000_000
-FILMS = 24
+FILMS = 12
 """Chests; each is seen clear and with opacities."""
 SIZE = (224, 224)
 RIDGE = 1.0
