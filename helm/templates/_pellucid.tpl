@@ -20,7 +20,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "log" (dict "format" "json") -}}
 {{- if .Values.secrets.tls }}
 {{- $_ := set $fixed "tls" (dict "port" (int .Values.listener.tlsPort) "certificate" "/etc/pellucid-tls/tls.crt"
-  "key" "/etc/pellucid-tls/tls.key" "trusted" "/etc/pellucid-tls/ca.crt") -}}
+  "key" "/etc/pellucid-tls/tls.key" "trusted" "/etc/pellucid-tls/ca.crt"
+  "crl" (ternary "/etc/pellucid-tls/tls.crl" "" .Values.secrets.tlsCrl)) -}}
 {{- else if not .Values.listener.plain }}
 {{- fail "listener.plain is false and secrets.tls is empty: nothing would listen" }}
 {{- end }}

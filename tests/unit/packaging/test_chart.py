@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "image": {"repository": "images.example/pellucid", "tag": "1"},
         "imagePullSecrets": [{"name": "pull"}],
         "settings": PACS,
-        "secrets": {"connections": "c", "tls": "t"},
+        "secrets": {"connections": "c", "tls": "t", "tlsCrl": True},
         "state": {"existingClaim": "claim"},
         "listener": {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         "networkPolicy": {"peers": ["10.20.0.0/16"], "egress": [{"cidr": "10.20.1.5/32", "port": 104}]},
@@ -201,3 +201,9 @@ def test_every_alert_is_explained_to_the_operator() -> None:
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert f"### {rule['alert']}\n" in guide
         assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+
+
+@pytest.mark.parametrize(("given", "path"), [(False, ""), (True, "/etc/pellucid-tls/tls.crl")])
+def test_revocation_lists_are_read_where_the_secret_has_them(tmp_path: Path, given: bool, path: str) -> None:
+    manifests = render({"secrets": {"connections": "c", "tls": "t", "tlsCrl": given}})
+    assert settings(manifests, tmp_path).tls.crl == path
