@@ -18,7 +18,7 @@ PANE = '[data-cy="viewport-pane"]'
 CANVAS = f"{PANE} canvas.cornerstone-canvas"
 _STILL_MS = 1000
 _LOOKS = 20
-_PATIENCE_MS = 60_000
+_PATIENCE_MS = 180_000
 
 
 class Ohif:
@@ -28,7 +28,7 @@ class Ohif:
         self.page = page
         # A reader has seen the tour before.
         page.add_init_script("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
-        page.goto(f"{site}/viewer?StudyInstanceUIDs={study_uid}")
+        page.goto(f"{site}/viewer?StudyInstanceUIDs={study_uid}", timeout=_PATIENCE_MS)
         page.wait_for_selector(CANVAS, timeout=_PATIENCE_MS)
         self.settle()
 
