@@ -31,7 +31,7 @@ def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.floa
         stored: shape (rows, columns) of stored values, or (rows, columns, 3) of 8- or 16-bit RGB.
 
     Raises:
-        NotEligibleError: the photometric interpretation has no grey values.
+        NotEligibleError: the photometric interpretation has no grey values, or they are not finite.
     """
     if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
         return _luminance(stored, brightest(dataset, stored))
@@ -39,7 +39,9 @@ def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.floa
         raise NotEligibleError("The image is neither grey nor true colour.")
     values = modality_values(dataset, stored)
     padding = padding_mask(dataset, stored)
-    grey = voi_values(dataset, values, padding)
+    if not np.isfinite(values).all():
+        raise NotEligibleError("The image's rescale slope and intercept lead to values that are not finite.")
+    grey = np.nan_to_num(voi_values(dataset, values, padding), copy=False)
     if is_inverted(dataset):
         grey = 1.0 - grey
     if padding is not None:

@@ -380,3 +380,9 @@ def test_a_sequence_that_never_ends_is_not_taken_for_a_broken_disk(source: Make,
 @pytest.mark.parametrize("values", [["1e-9", "1"], ["1e-30", "1e-30"], ["1e30", "1e30"], ["50", "1"], ["0", "1"]])
 def test_a_spacing_that_no_detector_has_reads_as_absent(source: Make, saved: Save, values: list[str]) -> None:
     assert read_image(saved(source(RAMP, PixelSpacing=values))).image.pixel_spacing_mm is None
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("1e39", "0"), ("1", "1e39"), ("1e308", "-1e308")])
+def test_a_rescale_beyond_all_numbers_is_refused(source: Make, saved: Save, slope: str, intercept: str) -> None:
+    with pytest.raises(NotEligibleError, match="not finite"):
+        read_image(saved(source(RAMP, RescaleSlope=slope, RescaleIntercept=intercept)))
