@@ -44,6 +44,8 @@ class Criterion:
     """Whether the figure exists only where the anatomy is known; elsewhere it is not missed."""
     required: bool = True
     """Whether the verdict cannot be `reliable` while the figure is missing."""
+    unmeasured: str = ""
+    """The reason then, for a radiologist; empty: the measure's name among those not measured."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -56,6 +56,7 @@ class Faithfulness:
             hide=0.5,
             reason="Covering regions drawn at random would change the model's answer as much as covering what the map "
             "marks, with a probability of {value}.",
+            unmeasured="It could not be tested whether the model used what the map marks.",
         ),
     )
 

@@ -41,7 +41,9 @@ def judge(measures: Sequence[Measure], criteria: Sequence[Criterion], *, doubts:
     hidden = [vote.reason for vote in votes if vote.verdict is Verdict.NOT_SHOWN]
     careful = [vote.reason for vote in votes if vote.verdict is Verdict.CAUTION and vote.reason]
     missing = [criterion for criterion in criteria if criterion.required and criterion.measure not in figures]
-    unmeasured = (f"Not measured: {', '.join(_spoken(c.measure) for c in missing)}.",) if missing else ()
+    named = ", ".join(_spoken(criterion.measure) for criterion in missing if not criterion.unmeasured)
+    unmeasured = [criterion.unmeasured for criterion in missing if criterion.unmeasured]
+    unmeasured += [f"Not measured: {named}."] if named else []
     reasons = tuple(dict.fromkeys((*hidden, *careful, *doubts, *unmeasured)))
     worst = Verdict.NOT_SHOWN if hidden else Verdict.CAUTION if reasons else Verdict.RELIABLE
     return Assessment(verdict=worst, reasons=reasons, measures=tuple(measures))

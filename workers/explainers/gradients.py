@@ -167,7 +167,7 @@ class SmoothGrad:
     def __init__(
         self,
         *,
-        samples: int = 48,
+        samples: int = 32,
         stability: float = 0.9,
         noise: float = 0.1,
         sign: str = "magnitude",
