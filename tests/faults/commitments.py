@@ -40,6 +40,7 @@ class CommittingArchive(FaultyArchive):
         self.answers: list[int | None] = []
         """What our listener answered to reports."""
         self.our_port = 0
+        self.late_s = LATE_S
         super().__init__()
 
     def _handlers(self, entity: AE) -> list[Any]:
@@ -56,7 +57,7 @@ class CommittingArchive(FaultyArchive):
         if commits == "never":
             return
         if commits == "late":
-            time.sleep(LATE_S)
+            time.sleep(self.late_s)
         if commits == "stranger":
             asked.TransactionUID = f"2.25.{uuid.uuid4().int}"
         for _ in range(2 if commits == "twice" else 1):
