@@ -130,11 +130,17 @@ class Auditor:
         found.lost += [f"job {job}: done, without objects" for job in without]
         for row in rows:
             self._object(row, inventory.pop(row.sop_instance_uid, []), found)
-        found.duplicated += [f"object {uid}: in the PACS, not in the ledger" for uid in inventory]
+        unknown = inventory.keys() - self._made_meanwhile()
+        found.duplicated += [f"object {uid}: in the PACS, not in the ledger" for uid in sorted(unknown)]
         expected = {row.key for row in rows}
         # What an unfinished job left is made again; whether with the same bytes shows when it is done.
         made = {self._outbox.key(path) for path in self._outbox.files() if path.parent.name in done}
         found.duplicated += [f"file {key}: made again with other bytes" for key in sorted(made - expected)]
+
+    def _made_meanwhile(self) -> set[str]:
+        """Objects that the ledger knows by now: what is still under way may reach the PACS while we look."""
+        with self._installation.reports.reading() as connection:
+            return set(connection.execute(select(schema.objects.c.sop_instance_uid)).scalars())
 
     def _object(self, row: object, copies: list[str], found: Balance) -> None:
         name = f"object {row.sop_instance_uid} ({row.kind})"  # type: ignore[attr-defined]
