@@ -70,6 +70,7 @@ def test_a_method_and_its_peer_stand_side_by_side() -> None:
     assert figures["peak_memory_mb"] > 50
 
 
+@pytest.mark.timeout(600)
 def test_another_graph_answers_by_what_it_sees_and_its_maps_are_judged() -> None:
     ran = CliRunner().invoke(
         cli, ["bench", "explainers", "--json", "--methods", "grad-cam,occlusion", "--graph", "resnet18", "--no-peers"]
