@@ -81,7 +81,7 @@ def _explained(classifier: Classifier, explainer: Explainer, image: Image) -> tu
     found = _square(classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map))
     positive = np.maximum(found, 0)
     probability = float(classifier.probabilities(classifier.logits(batch))[0, 0])
-    return positive / np.float32(max(float(positive.max()), 1e-12)), probability
+    return np.asarray(positive / max(float(positive.max()), 1e-12), dtype=np.float32), probability
 
 
 def _outlined(film: NDArray[np.float32], values: NDArray[np.float32], edge: NDArray[np.bool_]) -> NDArray[np.float32]:
