@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server postgresql
 
-# continuous integration skips nothing, so it also has the libraries that we are measured against
+# continuous integration skips nothing, so it also has the libraries that we are measured against, and dcmjs
 COMMA := ,
 
 .DEFAULT_GOAL := help
@@ -31,6 +31,7 @@ demo: install ## the whole path on this machine: ONCE=1 ends by itself, OUT=dir,
 	$(BIN)/pellucid demo $(if $(ONCE),--once) $(if $(OUT),--out "$(OUT)") $(if $(STUDY),--study "$(STUDY)")
 
 test: install tools ## every test, warnings as errors
+	$(if $(CI),@sh tests/tools.sh nodejs npm && sh tests/viewers/packages.sh build/viewers dcmjs)
 	@# waiting threads sleep: two processes with torch on two cores would spin each other to a halt
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(ARGS)
 

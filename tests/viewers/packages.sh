@@ -1,10 +1,11 @@
 #!/bin/sh
-# Unpacks viewers from npm into a build folder: packages.sh FOLDER. Each is pinned by version and by SHA-512.
+# Unpacks viewers from npm into a build folder: packages.sh FOLDER [ONLY]. Each is pinned by version and by SHA-512.
 set -eu
-folder=$1
+folder=$1 only=${2:-}
 mkdir -p "$folder"
 fetch() {
     name=$1 version=$2 digest=$3 place=$folder/$4
+    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
     [ -f "$place/.complete-$version" ] && return
     command -v npm >/dev/null 2>&1 || { echo "npm is needed: apt-get install npm" >&2; exit 1; }
     rm -rf "$place"

@@ -234,7 +234,7 @@ def test_every_object_of_a_real_series_conforms(
 def test_dcmjs_finds_every_item_of_a_report(
     source: Make, saved: Save, several: Results, tmp_path: Path, probability: float
 ) -> None:
-    """It comes with the viewers, so this runs where they were opened once; `make viewers` always runs it."""
+    """It comes with the viewers, so this runs where they were opened once; `make viewers` and CI always run it."""
     _, names = SOURCES["japanese"]
     read = read_image(saved(source(TALL, **names)))
     result = several(read.image.grey.shape, probability=probability)
