@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).parent / "read_report.js"
 
 
 def assert_finds_every_item(file: Path) -> None:
-    """Every text, code, number, outline and image of a report is found, in order; without dcmjs it skips, fails in CI."""
+    """Every text, code, number, outline and image of a report is found, in order; skips without dcmjs, fails in CI."""
     node = shutil.which("node")
     if node is None or not LIBRARY.is_file():
         if os.environ.get("CI") == "true":
