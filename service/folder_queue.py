@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 from kombu.utils.scheduling import FairCycle
 
 
@@ -46,12 +46,21 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
             raise ChannelError(f"cannot add a message to the queue: {error.strerror}") from error
 
     def _get(self, queue: str) -> Any:
-        """Take the next message; what is left of a broken one is passed over, the sweep calls again."""
-        while True:
+        """Take the first message; what is left of a broken one is passed over, the sweep calls again.
+
+        It is taken by renaming it within the folder. kombu moves it to the temporary files, and takes nothing more once
+        these are full.
+        """
+        for path in sorted(Path(self.data_folder_in).glob(f"*.{queue}.msg")):
+            taken = path.with_name(f".{path.name}.taken")
             try:
-                return super()._get(queue)
-            except ValueError:
+                path.rename(taken)
+                content = taken.read_text(encoding="utf-8")
+                taken.unlink()
+                return loads(content)
+            except (FileNotFoundError, ValueError):  # another worker was faster, or it is broken
                 continue
+        raise Empty
 
 
 class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no types

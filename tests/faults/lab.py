@@ -11,6 +11,7 @@ from faults.installation import ROLES, Installation
 from faults.modality import Modality
 from faults.reconcile import Auditor, Balance
 from faults.report import Row
+from service.errors import DestinationError
 from service.outbox import Outbox
 from workers.sandbox import PACS_AE
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SETTLE_S = 300.0
 """At most: a busy machine needs it; a quiet one is done within seconds."""
+_BACK_WITHIN_S = 30.0
 
 
 class Lab:
@@ -76,7 +78,7 @@ class Lab:
         Raises:
             RuntimeError: they do not, so that no row would mean anything.
         """
-        echo("127.0.0.1", self.pellucid.port, called="PELLUCID", calling=PACS_AE)
+        self._wait_listening()
         (film,) = self.modality.films(1)
         sent = self.modality.send(film)
         if sent is None:
@@ -85,6 +87,19 @@ class Lab:
         balance = self.balance()
         if not balance.even:
             raise RuntimeError(f"the baseline is not even: {balance}")
+
+    def _wait_listening(self) -> None:
+        """Give a listener that the last row killed the time to be back."""
+        deadline = time.monotonic() + _BACK_WITHIN_S
+        while True:
+            try:
+                echo("127.0.0.1", self.pellucid.port, called="PELLUCID", calling=PACS_AE)
+            except DestinationError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def balance(self) -> Balance:
         """Reconcile everything since the start."""

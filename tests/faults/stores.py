@@ -11,6 +11,8 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sqlalchemy import create_engine, make_url, text
+
 from faults.archives import OrthancArchive
 from faults.brokers import PostgresqlCluster, RedisBroker
 from faults.installation import ROLES
@@ -79,6 +81,8 @@ def redis_and_postgresql(folder: Path, seed: int, *, trials: int) -> Iterator[Ro
                 yield _redis_flapping(lab, redis, trials)
                 yield redelivered(lab, trials)
                 yield _postgresql_restarted(lab, cluster, trials)
+            # Another archive needs another ledger: the first one's results are not in it.
+            settings["PELLUCID__LEDGER__DATABASE_URL"] = json.dumps(_another(database))
             with Lab(
                 folder / "deaf", OrthancArchive(folder / "archive"), seed=seed, settings=settings, faults=["deaf"]
             ) as lab:
@@ -86,6 +90,15 @@ def redis_and_postgresql(folder: Path, seed: int, *, trials: int) -> Iterator[Ro
         finally:
             redis.stop()
             cluster.stop()
+
+
+def _another(database: str) -> str:
+    """Create an empty database beside `database` and return its URL."""
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE deaf"))
+    engine.dispose()
+    return make_url(database).set(database="deaf").render_as_string(hide_password=False)
 
 
 def redelivered(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,15 @@ def test_a_message_that_is_being_written_is_not_taken(app: Celery, tmp_path: Pat
     (tmp_path / "queue" / ".1_half.routine.msg.part").touch()
     with app.connection_for_read() as connection, pytest.raises(Empty):
         connection.default_channel._get("routine")
+
+
+def test_nothing_of_a_message_goes_to_the_temporary_files(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no room"))
+    enqueue(app, "j1", "routine")
+    with app.connection_for_read() as connection:
+        assert "j1" in connection.default_channel._get("routine")["headers"]["argsrepr"]
 
 
 def test_urgent_jobs_are_taken_before_all_others(app: Celery) -> None:
