@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from faults.archives import OrthancArchive
 from faults.installation import ROLES
-from faults.lab import Lab
+from faults.lab import SETTLE_S, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +88,8 @@ def _other_content(lab: Lab, trials: int) -> Row:
         (film,) = lab.modality.films(1)
         begun = time.monotonic()
         lab.modality.send(film)
+        # Both have one UID: once the second is set aside, nobody could tell that the first is still waiting for its job.
+        lab.auditor.wait_settled(lab.modality.acknowledged, timeout_s=SETTLE_S)
         lab.modality.send(_altered(film, lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[::-1])))
         lab.recover(row, since=begun)
     lab.close(row)
