@@ -88,7 +88,7 @@ def _other_content(lab: Lab, trials: int) -> Row:
         (film,) = lab.modality.films(1)
         begun = time.monotonic()
         lab.modality.send(film)
-        # Both have one UID: once the second is set aside, nobody could tell that the first is still waiting for its job.
+        # Both have one UID: once the second is set aside, nobody could tell that the first still waits for its job.
         lab.auditor.wait_settled(lab.modality.acknowledged, timeout_s=SETTLE_S)
         lab.modality.send(_altered(film, lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[::-1])))
         lab.recover(row, since=begun)
