@@ -186,10 +186,11 @@ def _insert_first(path: Path, element: bytes) -> None:
 
 
 def test_a_chinese_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
-    """The example of PS3.5 K.2."""
+    """Each part begins with the escape to GB 2312, and the phonetic group is empty (PS3.5 annex K)."""
+    parts = (b"\x1b$)A" + part.encode("gb2312") for part in ("陈", "丽"))
     path = saved(source(SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="XXXXXXXX"))
-    _replace_value(path, b"XXXXXXXX", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=")
-    assert str(written(path, refusal).PatientName) == "Zhang^XiaoDong=张^小东"
+    _replace_value(path, b"XXXXXXXX", b"Chen^Li=" + b"^".join(parts) + b"=")
+    assert str(written(path, refusal).PatientName) == "Chen^Li=陈^丽"
 
 
 def test_codes_that_nobody_could_read_are_left_out(source: Make, saved: Save, refusal: Refusal) -> None:
