@@ -19,7 +19,7 @@ from dicom_nodes.status import Verdict
 from service.cli import settings_of
 from service.errors import DestinationError
 from service.observe import configure_logging
-from service.settings import ae_title
+from service.sections import ae_title
 
 if TYPE_CHECKING:
     from dicom_nodes.outgoing import SendOutcome

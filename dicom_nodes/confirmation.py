@@ -14,7 +14,7 @@ from dicom_nodes.read_back import Reader
 from dicom_nodes.requestor import Destination, NotAcceptedError
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
-from service.types import DeliveryState
+from service.records import DeliveryState
 
 if TYPE_CHECKING:
     import threading
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from dicom_nodes.web_client import WebDestination
     from service.audit.trail import Trail
     from service.ledger.delivery import Deliveries
-    from service.settings import Peer, Settings
-    from service.types import Delivery
+    from service.records import Delivery
+    from service.sections import Peer
+    from service.settings import Settings
 
 log = logging.getLogger(__name__)
 

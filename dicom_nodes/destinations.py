@@ -11,7 +11,8 @@ from service.errors import SettingsError
 from service.tls import client_context
 
 if TYPE_CHECKING:
-    from service.settings import Peer, Settings
+    from service.sections import Peer
+    from service.settings import Settings
 
 
 class UnknownDestinationError(Exception):

@@ -22,7 +22,8 @@ from service.ledger.database import open_database
 from service.observe import configure_logging
 
 if TYPE_CHECKING:
-    from service.settings import Peer, Settings
+    from service.sections import Peer
+    from service.settings import Settings
 
 NOT_FOUND = 3
 """Exit code: the peer does not have the study."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from dicom_nodes.requests import Peer
-    from service import settings
+    from service import sections
 
 NOT_KNOWN = Rejection(result=1, source=1, diagnostic=3, reason="the calling AE title is in no [peers] section")
 NOT_ITSELF = Rejection(
@@ -25,7 +25,7 @@ TOO_MANY = Rejection(result=2, source=3, diagnostic=2, reason="too many associat
 class Peers:
     """The sections of `[peers]`, as far as they say who connects to us, with the associations each has open."""
 
-    def __init__(self, known: Mapping[str, settings.Peer], *, known_only: bool) -> None:
+    def __init__(self, known: Mapping[str, sections.Peer], *, known_only: bool) -> None:
         """Take the sections; `known_only` refuses every AE title that is in none."""
         self._known = dict(known)
         self._known_only = known_only
@@ -53,7 +53,7 @@ class Peers:
         with self._lock:
             self._open.pop(association, None)
 
-    def _fits(self, entry: settings.Peer, peer: Peer) -> bool:
+    def _fits(self, entry: sections.Peer, peer: Peer) -> bool:
         if entry.certificate and not (peer.identity and peer.identity.matches(entry.certificate)):
             return False
         if entry.addresses:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dicom_nodes.web_client import WebDestination
-    from service.settings import Peer, Settings
-    from service.types import OutboxObject
+    from service.records import OutboxObject
+    from service.sections import Peer
+    from service.settings import Settings
 
 _SLACK_BYTES = 1 << 20
 _UNREADABLE = Comparison(differing=("the data set as a whole: it cannot be read",), reconciled=(), pixels_compared=True)

@@ -14,8 +14,8 @@ from dicom_nodes.status import SUCCESS, Answer, MismatchError, answer_for
 from dicom_nodes.witness import Witness
 from service.errors import InvalidInstanceError, PellucidError
 from service.ledger.arrivals import Arrival, Outcome
+from service.records import Instance
 from service.together import Together
-from service.types import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,8 +28,8 @@ from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import Outbox
+from service.records import DeliveryState
 from service.tracing import open_traces
-from service.types import DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from dicom_nodes.outgoing import SendOutcome
     from dicom_nodes.web_client import WebDestination
+    from service.records import Delivery
     from service.settings import Settings
-    from service.types import Delivery
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from service.audit.trail import Trail
     from service.ledger.arrivals import Outcome
     from service.metrics import ListenerMetrics
-    from service.types import Instance
+    from service.records import Instance
 
 
 class Witness:

@@ -14,7 +14,7 @@ from service.cli import UsageError, settings_of
 from service.ledger.database import open_database
 from service.ledger.report import JobReport, Reports
 from service.ledger.work import Work
-from service.types import JobState
+from service.records import JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from service.pipelines import Pipeline
-    from service.settings import Peer
+    from service.sections import Peer
 
 SENDER = "@sender"
 REFUSAL = "refusal"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.images import ImageHeader
     from service.model_card import Eligibility
-    from service.types import ImageHeader
 
 _WORD = re.compile(r"[A-Z]+")
 _LATERAL_WORDS = frozenset({"LAT", "LATERAL", "LL", "RL", "SEITLICH", "PROFIL", "PROFILE"})

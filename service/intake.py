@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from service.ledger.arrivals import Arrivals
     from service.ledger.work import Work
-    from service.types import Instance
+    from service.records import Instance
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from service.concepts import Code
 from service.errors import SettingsError
-from service.types import Code, ModelIdentity, OperatingPoint
+from service.results import ModelIdentity, OperatingPoint
 from service.validation import Strict, read_toml, validate
 
 if TYPE_CHECKING:

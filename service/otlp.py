@@ -21,7 +21,7 @@ from service.tracing import Traces, trace_id
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
-    from service.settings import Tracing
+    from service.sections import Tracing
 
 _FAREWELL_S = 3.0
 _NS = 1_000_000_000

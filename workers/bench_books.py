@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from service.ledger import schema
 from service.ledger.creation import NewJob
-from service.types import DeliveryState, Instance, JobState, OutboxObject
+from service.records import DeliveryState, Instance, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

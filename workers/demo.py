@@ -23,7 +23,7 @@ from dicom_nodes.objects.files import dicom_files
 from dicom_nodes.objects.preview import preview_png
 from dicom_nodes.objects.summary import Summary, summarize
 from dicom_nodes.status import Verdict
-from service.types import JobState
+from service.records import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, Sandbox, any_pacs
 

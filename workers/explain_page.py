@@ -20,7 +20,7 @@ from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import scene
 from dicom_nodes.objects.subject import explained_findings, explanations_of, of_image
-from service.types import Verdict
+from service.results import Verdict
 from workers.explain_style import INTRODUCTION, STYLE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_nodes.objects.scene import Scene
-    from service.types import Assessment, Attribution, Finding, Measure, Result
+    from service.results import Assessment, Attribution, Finding, Measure, Result
     from workers.pipeline import Analysis
 
 LARGEST = 720

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.types import Assessment, Attribution, Verdict
+from service.results import Assessment, Attribution, Verdict
 from workers.assessors.agreement import contradictions
 from workers.assessors.budget import Budget, forward_s
 from workers.assessors.case import Scene, Subject
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from service.images import Image
     from service.pipelines import Explanation as Limits
-    from service.types import Image, Measure
+    from service.results import Measure
     from workers.assessors.case import Assessor, Criterion
     from workers.assessors.consensus import Consensus
     from workers.assessors.regions import Regions

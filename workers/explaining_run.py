@@ -14,7 +14,7 @@ from workers.assessors.case import Subject
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.types import Measure
+    from service.results import Measure
     from workers.assessors.budget import Budget
     from workers.assessors.case import Assessor, Criterion, Scene
     from workers.interfaces import Explainer, Explanation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.types import Finding
+from service.results import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

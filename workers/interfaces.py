@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from service.images import Image
     from service.model_card import ModelCard
-    from service.types import Image, Measure
+    from service.results import Measure
 
 
 class Classifier(Protocol):

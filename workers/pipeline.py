@@ -17,7 +17,8 @@ from dicom_nodes.objects.write import to_bytes
 from service.destinations import REFUSAL
 from service.eligibility import reason_not_to_read
 from service.errors import NotEligibleError, ObjectRefusedError, PipelineError
-from service.types import OutboxObject, Refusal, Result
+from service.records import OutboxObject
+from service.results import Refusal, Result
 from workers.assessors.loading import load_assessors
 from workers.device import choose_device
 from workers.explaining import explain_image
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
+    from service.images import Image
     from service.pipelines import Pipeline
+    from service.results import Finding
     from service.settings import Settings
-    from service.types import Finding, Image
     from workers.explaining import Explained
     from workers.interfaces import Explainer
     from workers.models.package import PackagedClassifier

@@ -19,8 +19,8 @@ from service.errors import NotEligibleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from service.images import Image
     from service.model_card import Input
-    from service.types import Image
 
 BLACK, WHITE = 0.02, 0.98
 """Grey at or beyond these is collimation, burned-in text or saturation: no part of the statistics."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
     from workers.interfaces import Explainer
 
     OutputBuilder = Callable[[Dataset, Image, Result], Dataset]

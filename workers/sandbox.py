@@ -18,8 +18,8 @@ from dicom_nodes.receiver import Receiver
 from service.errors import DestinationError, PellucidError
 from service.ledger.database import open_database
 from service.ledger.report import JobReport, Reports
+from service.records import JobState
 from service.settings import Settings, load_settings
-from service.types import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from service.errors import PipelineError
-from service.types import Assessment, Attribution, Measure, Verdict
+from service.results import Assessment, Attribution, Measure, Verdict
 from workers.explaining import Explained, explain_input
 from workers.findings import findings_of
 from workers.models.calibration import pooled
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from service.images import Series
     from service.model_card import SeriesReading
     from service.pipelines import Explanation as Limits
-    from service.types import Finding, Series
+    from service.results import Finding
     from workers.interfaces import Explainer
     from workers.models.package import PackagedClassifier
 

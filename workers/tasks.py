@@ -17,8 +17,8 @@ from service.errors import NotEligibleError, OutOfSpaceError, PermanentError
 from service.intake import new_job
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
+from service.records import JobState
 from service.tracing import Traces
-from service.types import JobState
 from workers.pipeline import Analyst, BuiltObject, SeriesAnalysis
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from service.metrics import WorkerMetrics
     from service.outbox import Outbox
     from service.pipelines import RunnablePipeline
+    from service.records import Instance, Job
+    from service.results import Result
     from service.settings import Settings
     from service.spool import Spool
-    from service.types import Instance, Job, Result
     from workers.pipeline import Analysis
 
 log = logging.getLogger(__name__)

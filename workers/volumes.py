@@ -20,8 +20,8 @@ from workers.preprocess import check_readable, normalize, percentile_range, resi
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from service.images import Image, Series
     from service.model_card import Input
-    from service.types import Image, Series
 
 
 @dataclass(frozen=True, kw_only=True)

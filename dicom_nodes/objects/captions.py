@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.types import Verdict
+from service.results import Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from service.types import Attribution, Finding, Measure, OperatingPoint, Result
+    from service.results import Attribution, Finding, Measure, OperatingPoint, Result
 
 NOT_FOR_DIAGNOSIS = "AI - research use, not for primary diagnosis."
 HOW_TO_READ = "Colour shows what influenced the model, not the extent of disease."

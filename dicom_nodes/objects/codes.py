@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
-from service.types import Code
+from service.concepts import Code
 
 if TYPE_CHECKING:
-    from service.types import Assessment, Measure
+    from service.results import Assessment, Measure
 
 PRIVATE_SCHEME = "99PELLUCID"
 PRIVATE_SCHEME_UID = "2.25.312054866233407306430911962935190362519"

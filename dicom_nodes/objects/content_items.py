@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.types import Code
+    from service.concepts import Code
 
 CONTAINS = "CONTAINS"
 CONTEXT = "HAS OBS CONTEXT"

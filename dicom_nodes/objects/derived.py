@@ -17,7 +17,7 @@ from dicom_nodes.objects.patient_study import copy_patient_and_study
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from service.types import ModelIdentity, Refusal, Result
+    from service.results import ModelIdentity, Refusal, Result
 
 _OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 _LO = 64

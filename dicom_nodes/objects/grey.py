@@ -14,7 +14,7 @@ from service.errors import NotEligibleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from service.types import Image
+    from service.images import Image
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of RGB, ITU-R BT.601; the same weights as YBR_FULL (PS3.3 C.7.6.3.1.2)."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image
+    from service.images import Image
 
 _MODALITIES = {
     "CR": "Computed Radiography",

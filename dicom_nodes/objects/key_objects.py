@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Finding, Result, Series
+    from service.images import Series
+    from service.results import Finding, Result
 
 KIND = "key-objects"
 SERIES_NUMBER = 9009

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Finding
+    from service.results import Finding
 
 MOST = 6
 """More slices than this are not a pointer but the series again."""

@@ -15,7 +15,7 @@ from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import reference
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
 from dicom_nodes.objects.subject import explanations_of
-from service.types import Code
+from service.concepts import Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dicom_nodes.objects.contours import Region
     from dicom_nodes.objects.subject import Subject
-    from service.types import Attribution, Finding, Measure, Result
+    from service.results import Attribution, Finding, Measure, Result
 
 LEVEL = 0.5
 """Regions are outlined at half of the map's maximum."""

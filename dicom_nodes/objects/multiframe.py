@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dicom_nodes.objects.geometry import Geometry
     from dicom_nodes.objects.subject import Subject
-    from service.types import Code
+    from service.concepts import Code
 
 IMAGE_POSITION = 0x00200032
 PLANE_POSITION_GROUP = 0x00209113

@@ -15,7 +15,8 @@ from dicom_nodes.objects.subject import explained_findings
 
 if TYPE_CHECKING:
     from dicom_nodes.objects.subject import Subject
-    from service.types import Attribution, Code, Finding, ModelIdentity, Refusal, Result
+    from service.concepts import Code
+    from service.results import Attribution, Finding, ModelIdentity, Refusal, Result
 
 RESEARCH = "Research use; not for primary diagnosis."
 _EXPLANATIONS = private("explanations", "Explanations of the model")

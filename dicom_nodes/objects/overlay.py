@@ -23,13 +23,14 @@ from dicom_nodes.objects.panels import (
 )
 from dicom_nodes.objects.scene import Scene, default_scene
 from dicom_nodes.objects.typesetting import Line, corner_rows, fit, font, text_width
-from service.types import Verdict
+from service.results import Verdict
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
     from dicom_nodes.objects.panels import Box
-    from service.types import Attribution, Image, Result
+    from service.images import Image
+    from service.results import Attribution, Result
 
 GAP = 8
 WHITE = (235, 235, 235)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dicom_nodes.objects.scene import Scene
     from dicom_nodes.objects.subject import Subject
-    from service.types import Finding
+    from service.results import Finding
 
 _MARGIN = 36.0
 _WIDTH = A4[0] - 2 * _MARGIN

@@ -20,8 +20,8 @@ from dicom_nodes.objects.multiframe import (
     shared_geometry,
 )
 from dicom_nodes.objects.part10 import tolerant
+from service.concepts import Code
 from service.errors import ObjectRefusedError
-from service.types import Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Attribution, Finding, Result, Series
+    from service.images import Series
+    from service.results import Attribution, Finding, Result
 
 KIND = "parametric-map"
 SERIES_NUMBER = 9008

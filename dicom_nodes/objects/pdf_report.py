@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
 
 KIND = "pdf-report"
 SERIES_NUMBER = 9006

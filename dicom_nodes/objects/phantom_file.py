@@ -22,7 +22,7 @@ from dicom_nodes.objects.identity import (
     derived_uid,
 )
 from dicom_nodes.objects.write import to_bytes
-from service.types import Code
+from service.concepts import Code
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from dicom_nodes.objects.scene import Scene
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
 
 KIND = "presentation-state"
 SERIES_NUMBER = 9005

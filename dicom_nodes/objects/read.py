@@ -11,7 +11,7 @@ from dicom_nodes.objects.decode import stored_values
 from dicom_nodes.objects.grey import grey_values
 from dicom_nodes.objects.part10 import read_part10, tolerant
 from service.errors import NotEligibleError
-from service.types import Image, ImageHeader
+from service.images import Image, ImageHeader
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from dicom_nodes.objects.report_document import report_kind, write_report
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from service.types import Refusal
+    from service.results import Refusal
 
 KIND = "refusal-report"
 SERIES_NUMBER = 9003

@@ -12,14 +12,17 @@ from dicom_nodes.objects import content_items as content
 from dicom_nodes.objects.attributes import text
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import Kind, reference, start
-from service.types import Code, Result
+from service.concepts import Code
+from service.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom.dataset import FileDataset
 
-    from service.types import Image, ModelIdentity, OutboxObject, Refusal
+    from service.images import Image
+    from service.records import OutboxObject
+    from service.results import ModelIdentity, Refusal
 
 _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")

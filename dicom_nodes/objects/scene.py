@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Attribution, Finding, Image, Result
+    from service.images import Image
+    from service.results import Attribution, Finding, Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from dicom_nodes.objects.pages import Pages
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
 
     Draw = Callable[..., Pages]
 

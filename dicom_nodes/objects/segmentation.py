@@ -23,8 +23,8 @@ from dicom_nodes.objects.multiframe import (
     shared_geometry,
 )
 from dicom_nodes.objects.part10 import tolerant
+from service.concepts import Code
 from service.errors import ObjectRefusedError
-from service.types import Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Attribution, Finding, Result, Series
+    from service.images import Series
+    from service.results import Attribution, Finding, Result
 
 KIND = "segmentation"
 SERIES_NUMBER = 9007

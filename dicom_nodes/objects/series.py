@@ -21,7 +21,7 @@ import numpy as np
 from dicom_nodes.objects.attributes import integer, number, numbers, spacing, text, texts
 from dicom_nodes.objects.read import read_header, read_image
 from service.errors import InvalidInstanceError, NotEligibleError
-from service.types import Series
+from service.images import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from service.types import Image, ImageHeader
+    from service.images import Image, ImageHeader
 
     Accepts = Callable[[ImageHeader], str | None]
 

@@ -13,7 +13,7 @@ from dicom_nodes.objects.image_library import image_library
 from dicom_nodes.objects.measurement_groups import evaluations, measurement_groups
 from dicom_nodes.objects.part10 import tolerant
 from dicom_nodes.objects.report_document import procedure_reported, report_kind, write_report
-from service.types import Code
+from service.concepts import Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
 
 KIND = "structured-report"
 COMPREHENSIVE_KIND = "structured-report-comprehensive"

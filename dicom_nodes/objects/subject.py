@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from service.types import Attribution, Finding, Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Attribution, Finding, Result
 
 
 @dataclass(frozen=True, kw_only=True)

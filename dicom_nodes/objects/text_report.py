@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from dicom_nodes.objects.subject import Subject
-    from service.types import Image, Result, Series
+    from service.images import Image, Series
+    from service.results import Result
 
 KIND = "text-report"
 ENHANCED_KIND = "text-report-enhanced"

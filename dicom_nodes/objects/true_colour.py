@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from service.types import ImageHeader
+    from service.images import ImageHeader
 
 COLOURED = 0.04
 """Of the largest value: JPEG's chrominance moves grey by less."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from service.types import Code
+from service.concepts import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

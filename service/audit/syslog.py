@@ -15,7 +15,8 @@ from service.tls import client_context
 if TYPE_CHECKING:
     import ssl
 
-    from service.settings import Audit, Settings
+    from service.sections import Audit
+    from service.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from service.audit.verify import PURGED, anchor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from service.concepts import Code
+    from service.records import Delivery, Instance, Job, OutboxObject
     from service.settings import Settings
-    from service.types import Code, Delivery, Instance, Job, OutboxObject
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from service.ledger.schema import (
     studies,
 )
 from service.ledger.transactions import Ledger, insert_all_missing, insert_missing, moment, put
-from service.types import Instance
+from service.records import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, select, update
 from service.ledger.rows import object_from
 from service.ledger.schema import job_inputs, jobs, objects
 from service.ledger.transactions import insert_all_missing, insert_missing
-from service.types import JobState
+from service.records import JobState
 
 if TYPE_CHECKING:
-    from service.types import OutboxObject
+    from service.records import OutboxObject
 
 
 @dataclass(frozen=True, kw_only=True)

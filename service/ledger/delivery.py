@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from service.ledger.rows import object_from
 from service.ledger.schema import deliveries, objects
 from service.ledger.transactions import Ledger, moment
-from service.types import Delivery, DeliveryState
+from service.records import Delivery, DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Float, and_, bindparam, or_, update
 
 from service.ledger.schema import jobs
-from service.types import JobState
+from service.records import JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement

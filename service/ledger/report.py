@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select
 from service.ledger.rows import job_from, object_from
 from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes, set_aside
 from service.ledger.transactions import Ledger, moment, put
-from service.types import DeliveryState, Job, JobState, OutboxObject
+from service.records import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -9,7 +9,7 @@ from sqlalchemy import exists, func, or_, select, update
 
 from service.ledger.schema import PURGED, arrivals, deliveries, instances, job_inputs, jobs, objects, set_aside, studies
 from service.ledger.transactions import Ledger
-from service.types import DeliveryState, JobState
+from service.records import DeliveryState, JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Table

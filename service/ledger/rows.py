@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.ledger.schema import objects
 from service.ledger.transactions import moment
-from service.types import DeliveryState, Job, JobState, OutboxObject
+from service.records import DeliveryState, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from service.ledger.schema import deliveries, jobs, open_associations, studies
 from service.ledger.transactions import Ledger
-from service.types import DeliveryState
+from service.records import DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

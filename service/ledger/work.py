@@ -13,7 +13,7 @@ from service.ledger.creation import create, earlier, end_job, objects_to_replace
 from service.ledger.rows import delivery_row, job_from, object_row
 from service.ledger.schema import announced, arrivals, deliveries, jobs, objects, studies
 from service.ledger.transactions import Ledger, insert_all_missing
-from service.types import DeliveryState, Instance, Job, JobState, OutboxObject
+from service.records import DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

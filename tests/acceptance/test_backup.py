@@ -14,7 +14,7 @@ from require import require_tool
 
 from service.audit.chain import AuditLog
 from service.audit.verify import verify
-from service.types import JobState
+from service.records import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, ReceiverPacs, Sandbox, free_port, wait_until
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from service.ledger import schema
 from service.ledger.database import open_database
-from service.types import JobState
+from service.records import JobState
 from workers.bench_books import count_jobs, fill
 from workers.bench_scale import scale
 

@@ -19,7 +19,7 @@ from service.audit.chain import AuditLog
 from service.audit.verify import verify
 from service.ledger.database import open_database
 from service.ledger.report import Reports
-from service.types import JobState
+from service.records import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, ReceiverPacs, free_port, wait_until
 

@@ -15,7 +15,7 @@ from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import LeaseLostError, Work
-from service.types import JobState
+from service.records import JobState
 from workers.bench_books import DESTINATION, make_instance, make_job, make_object
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 from require import require_tool
 
-from service.types import JobState
+from service.records import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, OrthancPacs, Sandbox, free_port, wait_until
 

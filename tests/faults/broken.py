@@ -11,7 +11,7 @@ from faults.brokers import RedisBroker
 from faults.installation import LEASE_S
 from faults.lab import Lab
 from faults.stores import TWO_WORKERS, redelivered
-from service.types import JobState
+from service.records import JobState
 from workers.sandbox import wait_until
 
 if TYPE_CHECKING:

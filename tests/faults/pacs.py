@@ -12,7 +12,7 @@ from faults.archives import FaultyArchive
 from faults.lab import Lab
 from service.ledger import schema
 from service.ledger.work import Work
-from service.types import DeliveryState
+from service.records import DeliveryState
 from workers.sandbox import wait_until
 
 if TYPE_CHECKING:

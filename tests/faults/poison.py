@@ -11,7 +11,7 @@ from dicom_nodes.client import read_file
 from faults.archives import OrthancArchive
 from faults.lab import SETTLE_S, Lab
 from faults.stores import TWO_WORKERS
-from service.types import JobState
+from service.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from faults.content import dataset_sha256
 from service.ledger import schema
 from service.outbox import Outbox
+from service.records import DeliveryState, JobState
 from service.spool import Spool
-from service.types import DeliveryState, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -48,7 +48,7 @@ def no_lease() -> None:
     """A job that is being worked on can be taken by anybody."""
     from service.ledger import leases  # noqa: PLC0415
     from service.ledger.schema import jobs  # noqa: PLC0415
-    from service.types import JobState  # noqa: PLC0415
+    from service.records import JobState  # noqa: PLC0415
 
     leases.claimable = lambda _now: jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
 

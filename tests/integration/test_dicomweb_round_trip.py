@@ -24,7 +24,8 @@ from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.series import read_series
 from dicom_nodes.objects.write import to_bytes
 from dicom_nodes.status import Verdict
-from service.types import Attribution, Code, Finding, ModelIdentity, OperatingPoint, Result
+from service.concepts import Code
+from service.results import Attribution, Finding, ModelIdentity, OperatingPoint, Result
 from workers.phantom.files import write_samples
 from workers.phantom.head import make_head_ct
 from workers.registry import load_outputs, load_series_outputs

@@ -22,9 +22,9 @@ from service.ledger.work import Work
 from service.metrics import WorkerMetrics
 from service.outbox import Outbox
 from service.pipelines import load_pipelines
+from service.records import Instance, JobState
 from service.settings import load_settings, packaged_config
 from service.spool import Spool
-from service.types import Instance, JobState
 from workers.phantom.files import write_samples
 from workers.tasks import JobRunner
 

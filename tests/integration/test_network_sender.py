@@ -16,8 +16,8 @@ from service.ledger.creation import NewJob
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
+from service.records import Instance, OutboxObject
 from service.settings import Settings, load_settings
-from service.types import Instance, OutboxObject
 from tests.integration.test_network_hostile import wait_until
 from tests.network import CR, cr_image, write_image
 

@@ -33,7 +33,7 @@ from service.errors import DestinationError
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.metrics import ListenerMetrics
-from service.settings import Peer
+from service.sections import Peer
 from service.spool import Spool
 from service.tls import ServerContexts, client_context
 from workers.sandbox import wait_until

@@ -20,8 +20,8 @@ from require import require_tool
 from service.audit.chain import AuditLog
 from service.audit.verify import verify
 from service.queue import PROCESS
+from service.records import JobState
 from service.tracing import trace_id
-from service.types import JobState
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, ReceiverPacs, Sandbox, free_port, wait_until
 

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from dicom_nodes.objects.phantom_series import PhantomSeries, write_phantom_series
 from service.intake import new_job
 from service.pipelines import load_pipelines
-from service.types import JobState
+from service.records import JobState
 from workers.phantom.files import write_samples
 from workers.phantom.head import make_brain_mr, make_head_ct
 

@@ -25,12 +25,13 @@ from dicom_nodes.requests import Peer, StoreCommand
 from mutants.anatomy import File, take_apart
 from mutants.mutations import mutate
 from mutants.originals import COMPRESSED, MARKS, originals
+from service.concepts import Code
 from service.errors import PellucidError
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.observe import configure_logging
+from service.results import Attribution, Finding, ModelIdentity, OperatingPoint, Refusal, Result
 from service.spool import Spool
-from service.types import Attribution, Code, Finding, ModelIdentity, OperatingPoint, Refusal, Result
 
 if TYPE_CHECKING:
     from dicom_nodes.objects.read import SourceImage

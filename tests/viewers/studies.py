@@ -20,17 +20,8 @@ from scipy import ndimage
 from dicom_nodes.objects.phantom_series import PhantomSeries, write_phantom_series
 from dicom_nodes.objects.series import read_series
 from dicom_nodes.objects.write import to_bytes
-from service.types import (
-    Assessment,
-    Attribution,
-    Code,
-    Finding,
-    Measure,
-    ModelIdentity,
-    OperatingPoint,
-    Result,
-    Verdict,
-)
+from service.concepts import Code
+from service.results import Assessment, Attribution, Finding, Measure, ModelIdentity, OperatingPoint, Result, Verdict
 from workers.phantom.files import write_samples
 from workers.phantom.head import make_brain_mr, make_head_ct
 from workers.registry import load_series_outputs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.case import Criterion, Scene, Subject, rank_correlation
 
 if TYPE_CHECKING:

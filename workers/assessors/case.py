@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.types import Measure
+    from service.results import Measure
     from workers.assessors.faithfulness import RandomOrders
     from workers.assessors.regions import Regions
     from workers.interfaces import Classifier, Explainer, Explanation

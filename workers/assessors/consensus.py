@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.case import Subject, correlation, on_grid
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.special import logit, stdtr
 from torch.nn import functional as F
 
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.case import CELLS, Criterion, Scene, Subject
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.case import Criterion, Scene, Subject
 from workers.assessors.regions import BORDER
 

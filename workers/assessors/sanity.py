@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from service.images import Image
     from service.model_card import ModelCard
-    from service.types import Image
     from workers.interfaces import Classifier, Explainer
 
 STAGES = 4

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.case import Criterion, Scene, Subject, correlation, on_grid
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from service.errors import SettingsError
-from service.types import Assessment, Verdict
+from service.results import Assessment, Verdict
 from service.validation import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.pipelines import Threshold
-    from service.types import Measure
+    from service.results import Measure
     from workers.assessors.case import Criterion
 
 EMPTY = "The map marks nothing: no place speaks for the finding."

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
-from service.types import Image, ImageHeader
+from service.images import Image, ImageHeader
 from workers.assessors.lung_field import lung_field
 from workers.assessors.shortcut import letter
 from workers.evaluation.shortcuts import energy

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.types import OperatingPoint
+    from service.results import OperatingPoint
 
     Truth = NDArray[np.int64]
     Values = NDArray[np.float64]

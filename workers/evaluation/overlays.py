@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.types import Image
+    from service.images import Image
     from workers.evaluation.cases import Case
     from workers.interfaces import Classifier, Explainer
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.types import Measure
+from service.results import Measure
 from workers.explainers.bounds import choice, real, whole
 from workers.explainers.copies import PRECISIONS
 from workers.explainers.passes import Gradients, shared_pass

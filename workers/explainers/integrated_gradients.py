@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from service.types import Measure
+from service.results import Measure
 from workers.explainers.baselines import BASELINES, baseline
 from workers.explainers.bounds import choice, real, whole
 from workers.explainers.copies import PRECISIONS

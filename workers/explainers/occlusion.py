@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from service.types import Measure
+from service.results import Measure
 from workers.explainers.bounds import choice, real, whole
 from workers.explainers.hiding import REPLACEMENTS, HiddenImage
 from workers.explainers.perturbation import Clock

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.errors import UnsupportedMethodError
-from service.types import Measure
+from service.results import Measure
 from workers.explainers.batching import out_of_memory
 from workers.explainers.bounds import real
 from workers.explainers.copies import graph_copy

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import hadamard
 from scipy.special import gammaln
 
-from service.types import Measure
+from service.results import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.errors import UnsupportedMethodError
-from service.types import Measure
+from service.results import Measure
 from workers.explainers.baselines import REFERENCES, references
 from workers.explainers.batching import out_of_memory
 from workers.explainers.bounds import choice, real, whole

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from service.errors import ModelError, PellucidError, UnsupportedMethodError
-from service.types import Image, ImageHeader
+from service.images import Image, ImageHeader
 from workers.assessors.sanity import check_sanity
 from workers.models.doubts import FILE
 from workers.models.package import load_package, probes

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from service.images import Image, Series
     from service.model_card import ModelCard
-    from service.types import Image, Series
     from workers.models.runtimes import Runtime
 
 log = logging.getLogger(__name__)

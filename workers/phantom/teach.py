@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional as F
 
-from service.types import Image, ImageHeader, Series
+from service.images import Image, ImageHeader, Series
 from workers.models.calibration import pooled
 from workers.models.small import SliceNet, VolumeNet, soft_maximum
 from workers.phantom.demonstration_cards import CT_CARD, CT_INPUT, CT_READING, MR_CARD, MR_INPUT
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.types import OperatingPoint
+    from service.results import OperatingPoint
     from workers.training.calibrate import Calibration
 
 log = logging.getLogger(__name__)

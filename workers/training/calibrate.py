@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import optimize
 
-from service.types import OperatingPoint
+from service.results import OperatingPoint
 from workers.evaluation.figures import confuse
 
 if TYPE_CHECKING:

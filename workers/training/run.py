@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from service.types import OperatingPoint
+    from service.results import OperatingPoint
     from workers.training.loop import Outcome, Teacher, Watcher
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from service.types import OperatingPoint
+    from service.results import OperatingPoint
     from workers.training.calibrate import Calibration
     from workers.training.settings import Package
 

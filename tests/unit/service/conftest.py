@@ -11,7 +11,7 @@ from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import Work
-from service.types import Instance
+from service.records import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

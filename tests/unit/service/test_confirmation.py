@@ -11,14 +11,14 @@ from sqlalchemy import inspect, text
 from service.errors import SettingsError
 from service.ledger.creation import NewJob
 from service.ledger.database import NEWEST, _configuration, open_database
+from service.records import DeliveryState, OutboxObject
 from service.settings import load_settings
-from service.types import DeliveryState, OutboxObject
 from tests.unit.service.conftest import make_instance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from service.types import Delivery
+    from service.records import Delivery
     from tests.unit.service.conftest import Books
 
 JOB = "j" * 32

@@ -4,7 +4,7 @@ import pytest
 
 from service.destinations import destinations_of, kinds_for, outputs_for, outputs_to_build
 from service.pipelines import Pipeline
-from service.settings import Peer
+from service.sections import Peer
 
 PIPELINE = Pipeline(
     name="chest",

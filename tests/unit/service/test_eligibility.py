@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from service.eligibility import reason_not_to_read
+from service.images import ImageHeader
 from service.model_card import Eligibility
-from service.types import ImageHeader
 
 RULES = Eligibility(modalities=("CR", "DX"), body_parts=("CHEST", "THORAX"), views=("PA", "AP"))
 CHEST = ImageHeader(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from service.intake import Intake
 from service.pipelines import Pipeline, RunnablePipeline, job_id
-from service.types import JobState
+from service.records import JobState
 
 if TYPE_CHECKING:
     from conftest import Books

@@ -7,7 +7,7 @@ import pytest
 from service.ledger.arrivals import Outcome
 from service.ledger.creation import NewJob
 from service.ledger.work import LeaseLostError
-from service.types import JobState, OutboxObject
+from service.records import JobState, OutboxObject
 
 if TYPE_CHECKING:
     from conftest import Books

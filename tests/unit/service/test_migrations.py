@@ -11,7 +11,7 @@ from service.ledger.database import NEWEST, migrate_to, open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import Work
-from service.types import OutboxObject
+from service.records import OutboxObject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,11 +16,11 @@ from service.audit.verify import verify
 from service.ledger.creation import NewJob
 from service.ledger.transactions import moment
 from service.outbox import Outbox
+from service.records import OutboxObject
 from service.retention import DAY_S, Keeper, Purge
 from service.retention_commands import purge_regularly
 from service.settings import load_settings
 from service.spool import Spool
-from service.types import OutboxObject
 
 if TYPE_CHECKING:
     from pathlib import Path

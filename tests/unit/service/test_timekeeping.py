@@ -11,7 +11,7 @@ from service.intake import Intake
 from service.ledger.creation import NewJob
 from service.ledger.schema import deliveries
 from service.ledger.timekeeping import Reach, Steps, Timekeeping
-from service.types import DeliveryState, OutboxObject
+from service.records import DeliveryState, OutboxObject
 from tests.unit.service.conftest import make_instance
 from tests.unit.service.test_intake import pipeline
 

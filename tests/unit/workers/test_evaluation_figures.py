@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.types import OperatingPoint
+from service.results import OperatingPoint
 from workers.evaluation.figures import (
     auc,
     auc_interval,

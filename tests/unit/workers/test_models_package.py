@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save
 
 from service.errors import ModelError, NotEligibleError
+from service.images import Image, ImageHeader
 from service.model_card import load_card
 from service.settings import packaged_config
-from service.types import Image, ImageHeader
 from workers.models.package import load_package
 
 if TYPE_CHECKING:

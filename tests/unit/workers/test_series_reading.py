@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from service.concepts import Code
 from service.errors import PipelineError
 from service.pipelines import Explanation
+from service.results import Assessment, Attribution, Finding, OperatingPoint, Verdict
 from service.settings import packaged_config
-from service.types import Assessment, Attribution, Code, Finding, OperatingPoint, Verdict
 from workers.explainers.cam import GradCam
 from workers.findings import labels_to_explain
 from workers.models.package import PackagedClassifier, load_package

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from service.errors import NotEligibleError
+from service.images import Image, ImageHeader, Series
 from service.model_card import Input
-from service.types import Image, ImageHeader, Series
 from workers.volumes import series_to_volume, slices_to_input, volume_to_source
 
 VOLUME = Input(rows=40, columns=40, slices=20, normalization="percentile")

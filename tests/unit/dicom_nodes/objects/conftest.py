@@ -17,17 +17,17 @@ from pydicom.uid import (
 )
 
 from dicom_nodes.objects.read import read_image
-from service.types import (
+from service.concepts import Code
+from service.images import Series
+from service.results import (
     Assessment,
     Attribution,
-    Code,
     Finding,
     Measure,
     ModelIdentity,
     OperatingPoint,
     Refusal,
     Result,
-    Series,
     Verdict,
 )
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.types import Image, OutboxObject
+    from service.images import Image
+    from service.records import OutboxObject
 
     Stack = tuple[list[Dataset], Series]
 

@@ -34,7 +34,7 @@ from dicom_nodes.objects import (
 from dicom_nodes.objects.read import SourceImage, read_image
 from dicom_nodes.objects.write import to_bytes
 from service.errors import ObjectRefusedError
-from service.types import Series
+from service.images import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Refusal, Result
+    from service.results import Refusal, Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
     from dicom_nodes.objects.read import SourceImage
-    from service.types import Result
+    from service.results import Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Refusal, Result
+    from service.results import Refusal, Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

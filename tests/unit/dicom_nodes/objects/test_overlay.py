@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Result
+    from service.results import Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import FileDataset
 
-    from service.types import Refusal
+    from service.results import Refusal
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

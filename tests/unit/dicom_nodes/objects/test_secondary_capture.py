@@ -18,8 +18,8 @@ from dicom_nodes.objects.overlay import render
 from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.secondary_capture import build, build_uncompressed
 from dicom_nodes.objects.write import to_bytes
+from service.records import OutboxObject
 from service.settings import load_settings
-from service.types import OutboxObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Result
+    from service.results import Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

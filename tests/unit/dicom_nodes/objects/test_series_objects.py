@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from service.types import Result, Series
+    from service.images import Series
+    from service.results import Result
 
     Stack = Callable[..., tuple[list[Dataset], Series]]
     Results = Callable[..., Result]

@@ -14,7 +14,8 @@ from pydicom.sr.coding import Code
 from dicom_nodes.objects.read import read_header, read_image
 from dicom_nodes.objects.structured_report import build, build_comprehensive, build_enhanced
 from dicom_nodes.objects.write import to_bytes
-from service.types import Measure, OutboxObject
+from service.records import OutboxObject
+from service.results import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.types import Result
+    from service.results import Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]

@@ -12,7 +12,7 @@ from certificates import Authority
 from service.audit.chain import AuditLog
 from service.audit.syslog import Forwarder
 from service.audit.trail import Trail
-from service.settings import Audit
+from service.sections import Audit
 from service.tls import server_context
 
 if TYPE_CHECKING:

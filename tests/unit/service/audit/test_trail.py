@@ -10,8 +10,8 @@ from service.audit.chain import AuditLog, Record
 from service.audit.commands import details
 from service.audit.digest import settings_digest
 from service.audit.trail import Trail
+from service.records import Delivery, DeliveryState, Instance, Job, JobState, OutboxObject
 from service.settings import load_settings
-from service.types import Delivery, DeliveryState, Instance, Job, JobState, OutboxObject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from service.errors import UnsupportedMethodError
+from service.images import Image, ImageHeader
 from service.model_card import CodeEntry, Input, Label, ModelCard, OperatingPointEntry, Training, Weights
-from service.types import Image, ImageHeader
 from workers.interfaces import Explanation
 from workers.models.package import PackagedClassifier
 

@@ -22,7 +22,7 @@ from bright_spots import (
 
 from service.errors import PipelineError
 from service.pipelines import Explanation, Threshold
-from service.types import Verdict
+from service.results import Verdict
 from workers.assessors.budget import REFERENCE, Budget, forward_s
 from workers.explaining import BELOW, Explained, explain_image, explain_input
 

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from service.cli import cli
-from service.types import Measure
+from service.results import Measure
 from workers.assessors.calibration import Gathered, flagged, plausibility_of, propose
 from workers.assessors.case import Criterion
 from workers.assessors.plausibility import Plausibility

@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import PipelineError, SettingsError
 from service.pipelines import Threshold
-from service.types import Measure, Verdict
+from service.results import Measure, Verdict
 from workers.assessors.agreement import Agreement
 from workers.assessors.case import Criterion
 from workers.assessors.faithfulness import Faithfulness

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from service.errors import ModelError, UnsupportedMethodError
+from service.images import Image, ImageHeader
 from service.model_card import (
     CodeEntry,
     Input,
@@ -17,7 +18,6 @@ from service.model_card import (
     Training,
     Weights,
 )
-from service.types import Image, ImageHeader
 from workers.explainers.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam
 from workers.models.package import PackagedClassifier
 
