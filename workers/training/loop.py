@@ -147,7 +147,7 @@ def _epoch(run: Run, training: Corpus, validation: Corpus, watcher: Watcher) -> 
     batches = epoch_batches(
         training, settings.synthesis, size=settings.optimisation.batch, seed=(settings.seed, number)
     )
-    sums: dict[str, float] = {"loss": 0.0, "entropy": 0.0, "outside": 0.0, "inside": 0.0}
+    sums: dict[str, float] = {"loss": 0.0, "entropy": 0.0, "outside": 0.0, "inside": 0.0, "covered": 0.0}
     steps = 0
     for example in batches:
         for name, value in _step(run, example, generator).items():
@@ -200,6 +200,7 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
         "entropy": found.entropy,
         "outside": found.outside,
         "inside": found.inside,
+        "covered": found.covered,
     }
     return {name: float(value) for name, value in parts.items()}
 

@@ -35,6 +35,7 @@ class Losses:
     entropy: torch.Tensor
     outside: torch.Tensor
     inside: torch.Tensor
+    covered: torch.Tensor
 
 
 class Activation:
@@ -92,8 +93,20 @@ def losses(
     masks = F.adaptive_avg_pool2d(widen(batch.masks, MASK_MARGIN), grid)
     outside = _outside(activation, lungs)
     inside = _inside(activation, masks)
-    total = entropy + settings.outside_weight * outside + settings.inside_weight * inside
-    return Losses(total=total, entropy=entropy.detach(), outside=outside.detach(), inside=inside.detach())
+    covered = _covered(activation, F.adaptive_avg_pool2d(batch.masks, grid))
+    total = (
+        entropy
+        + settings.outside_weight * outside
+        + settings.inside_weight * inside
+        + settings.covered_weight * covered
+    )
+    return Losses(
+        total=total,
+        entropy=entropy.detach(),
+        outside=outside.detach(),
+        inside=inside.detach(),
+        covered=covered.detach(),
+    )
 
 
 def _outside(activation: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
@@ -110,3 +123,16 @@ def _inside(activation: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     evidence = activation.clamp_min(0)
     share = (evidence * masks).sum(dim=(1, 2, 3)) / (evidence.sum(dim=(1, 2, 3)) + NONE)
     return (-torch.log(share + 0.02) * planted).sum() / planted.sum().clamp_min(1)
+
+
+def _covered(activation: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return how far the evidence inside what was planted stays below half the film's maximum: 0 is full cover.
+
+    The share alone is best served by one bright cell; readers see the contour at half the maximum, and expect
+    the whole opacity within it.
+    """
+    area = masks.sum(dim=(1, 2, 3))
+    half = activation.detach().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1) / 2
+    lacking = ((1 - activation / half).clamp_min(0) * masks).sum(dim=(1, 2, 3)) / area.clamp_min(NONE)
+    planted = area > NONE
+    return (lacking * planted).sum() / planted.sum().clamp_min(1)

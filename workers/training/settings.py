@@ -60,6 +60,8 @@ class Synthesis(Strict):
     """How many phantoms are drawn, once."""
     inside_weight: float = Field(default=0.0, ge=0)
     """Of the loss that asks the class activation to lie inside what was planted."""
+    covered_weight: float = Field(default=0.0, ge=0)
+    """Of the loss that asks the class activation to reach half its maximum all over what was planted."""
     outside_weight: float = Field(default=0.0, ge=0)
     """Of the loss that asks the class activation to stay out of everything but the lungs."""
     lung_epochs: int = Field(default=0, ge=0)

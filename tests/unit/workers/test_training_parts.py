@@ -170,6 +170,21 @@ def test_the_losses_see_where_the_evidence_lies() -> None:
     assert float(inside.entropy) == pytest.approx(float(outside.entropy))
 
 
+def test_one_bright_cell_does_not_cover_an_opacity() -> None:
+    settings = Synthesis(covered_weight=1.0)
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., 16:48, 16:48] = 1.0
+    batch = Batch(films=torch.zeros_like(masks), lungs=torch.ones_like(masks), masks=masks)
+    whole, spot = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    whole[..., 2:6, 2:6], spot[..., 3, 3] = 4.0, 4.0
+    covering, missing = (
+        losses(torch.zeros(1, 1), m, target=torch.ones(1, 1), batch=batch, settings=settings) for m in (whole, spot)
+    )
+    assert float(covering.covered) == 0
+    assert float(missing.covered) == pytest.approx(15 / 16)
+    assert float(missing.total - missing.entropy) == pytest.approx(15 / 16)
+
+
 def test_the_hook_for_the_activation_map_leaves_with_its_context() -> None:
     network = CompactResNet().eval()
     layer = network.get_submodule("features")
