@@ -14,7 +14,6 @@ import click
 from dicom_nodes.client import verify
 from dicom_nodes.destinations import UnknownDestinationError, find_destination
 from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, ports_taken
-from dicom_nodes.listener import open_spool
 from dicom_nodes.requestor import Destination
 from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
@@ -27,11 +26,13 @@ from service.model_card import load_card
 from service.observe import configure_logging
 from service.pipelines import chosen_by, load_pipelines
 from service.queue import make_app
+from service.spool import open_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from dicom_nodes.web_client import WebDestination
+    from service.ledger.report import ProcessReport
     from service.settings import Settings
 
 PROCESSES = ("listener", "worker", "sender")
@@ -104,7 +105,7 @@ def _spool(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(
             name="spool",
             state=State.WARNING,
-            found=f"{len(orphans)} instances without a row in the ledger lie in {orphans[0].parent}",
+            found=f"{len(orphans)} instances without a row in the ledger lie in {spool.place}, folder orphans",
             advice="their senders were not told that they are stored: compare with the PACS, or send them again with "
             "`pellucid send`, then delete them",
         )
@@ -120,6 +121,18 @@ def _ledger(settings: Settings) -> Iterator[Diagnosis]:
     yield Diagnosis(name="ledger", state=State.OK, found=f"{engine.dialect.name}; {words}")
     processes = reports.alive(within_s=_ALIVE_WITHIN_S)
     engine.dispose()
+    yield from _clocks(processes)
+    if engine.dialect.name != "sqlite" and not settings.worker.time_zone:
+        yield Diagnosis(
+            name="time zone",
+            state=State.WARNING,
+            found="results are dated in the zone of the machine that makes them",
+            advice='several machines may share this ledger: set worker.time_zone, for example "Europe/Berlin"',
+        )
+    yield from _processes(settings, {report.name for report in processes})
+
+
+def _clocks(processes: Sequence[ProcessReport]) -> Iterator[Diagnosis]:
     ahead = max((-report.age_s for report in processes), default=0.0)
     if ahead > _CLOCKS_DIFFER_S:
         yield Diagnosis(
@@ -128,14 +141,9 @@ def _ledger(settings: Settings) -> Iterator[Diagnosis]:
             found=f"a process wrote into the ledger {ahead:.0f} s in the future of this machine's clock",
             advice="set the clocks of all machines by NTP: leases and quiet periods go by them",
         )
-    if engine.dialect.name != "sqlite" and not settings.worker.time_zone:
-        yield Diagnosis(
-            name="time zone",
-            state=State.WARNING,
-            found="results are dated in the zone of the machine that makes them",
-            advice='several machines may share this ledger: set worker.time_zone, for example "Europe/Berlin"',
-        )
-    alive = {report.name for report in processes}
+
+
+def _processes(settings: Settings, alive: Collection[str]) -> Iterator[Diagnosis]:
     missing = [name for name in PROCESSES if name not in alive]
     if "listener" in missing:
         yield from ports_taken(settings)

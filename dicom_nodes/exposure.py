@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_nodes.peers import is_address
 from service.audit.chain import read_place
 from service.audit.trail import open_log
 from service.tls import client_context, expiries, revocation_ends, server_context
@@ -45,7 +46,15 @@ class Diagnosis:
 
 
 def listener(settings: Settings) -> Iterator[Diagnosis]:
-    """Who can associate."""
+    """Who can associate, and who can reach the ports beside."""
+    yield _associating(settings)
+    if settings.listener.known_peers_only:
+        yield from _loose_peers(settings)
+    yield from _stow(settings)
+    yield from _monitoring(settings)
+
+
+def _associating(settings: Settings) -> Diagnosis:
     chosen = settings.listener
     ports = [str(chosen.port)] if chosen.plain else []
     ports += [f"{settings.tls.port} (TLS)"] if settings.tls.port else []
@@ -53,18 +62,18 @@ def listener(settings: Settings) -> Iterator[Diagnosis]:
     restricted = chosen.addresses or chosen.calling_ae_titles or chosen.known_peers_only
     if not ports:
         found, advice = "no port is open: listener.plain is false and tls.port is 0", "set tls.port"
-        yield Diagnosis(name="listener", state=State.PROBLEM, found=found, advice=advice)
-    elif chosen.plain and not _is_loopback(chosen.host) and not restricted:
-        yield Diagnosis(
+        return Diagnosis(name="listener", state=State.PROBLEM, found=found, advice=advice)
+    if chosen.plain and not _is_loopback(chosen.host) and not restricted:
+        return Diagnosis(
             name="listener",
             state=State.WARNING,
             found=f"{place} is open to everybody on the network",
             advice="set listener.addresses, or known_peers_only with [peers]; better, [tls] and listener.plain = false",
         )
-    else:
-        yield Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
-    if chosen.known_peers_only:
-        yield from _loose_peers(settings)
+    return Diagnosis(name="listener", state=State.OK, found=f"{place} as {chosen.ae_title}")
+
+
+def _stow(settings: Settings) -> Iterator[Diagnosis]:
     web = settings.dicomweb
     if web.port and not _is_loopback(web.host):
         yield Diagnosis(
@@ -73,13 +82,15 @@ def listener(settings: Settings) -> Iterator[Diagnosis]:
             found=f"STOW-RS at {web.host}:{web.port} speaks no TLS" + ("" if web.token else " and asks for no token"),
             advice="set dicomweb.host to 127.0.0.1 behind a reverse proxy with TLS, and dicomweb.token",
         )
-    if not _is_loopback(settings.http.host) and any(
-        (settings.http.listener_port, settings.http.worker_port, settings.http.sender_port)
-    ):
+
+
+def _monitoring(settings: Settings) -> Iterator[Diagnosis]:
+    http = settings.http
+    if not _is_loopback(http.host) and any((http.listener_port, http.worker_port, http.sender_port)):
         yield Diagnosis(
             name="http",
             state=State.WARNING,
-            found=f"health and metrics are open at {settings.http.host}; there is no password",
+            found=f"health and metrics are open at {http.host}; there is no password",
             advice="set http.host to 127.0.0.1, or let a firewall or NetworkPolicy admit the monitoring alone",
         )
 
@@ -117,7 +128,7 @@ def _why_not_open(host: str, port: int) -> str:
 
 def _loose_peers(settings: Settings) -> Iterator[Diagnosis]:
     for name, peer in settings.peers.items():
-        if not (peer.addresses or peer.certificate or _is_address(peer.host)):
+        if not (peer.addresses or peer.certificate or is_address(peer.host)):
             yield Diagnosis(
                 name=f"peer {name}",
                 state=State.WARNING,
@@ -191,12 +202,4 @@ def audit(settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)

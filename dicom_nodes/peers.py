@@ -60,7 +60,7 @@ class Peers:
             networks = [ip_network(address, strict=False) for address in entry.addresses]
             return permitted(peer.address, networks)
         # Names are not looked up here: a slow name server must not hold associations up.
-        return not (self._known_only and _is_address(entry.host)) or permitted(peer.address, [ip_network(entry.host)])
+        return not (self._known_only and is_address(entry.host)) or permitted(peer.address, [ip_network(entry.host)])
 
 
 def permitted(address: str, networks: Collection[IPv4Network | IPv6Network]) -> bool:
@@ -68,7 +68,8 @@ def permitted(address: str, networks: Collection[IPv4Network | IPv6Network]) -> 
     return not networks or any(ip_address(address) in network for network in networks)
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Tell an IP address from a name."""
     try:
         ip_address(host)
     except ValueError:

@@ -37,13 +37,21 @@ def back_up(state: Path, backup: Path) -> None:
             shutil.copytree(state / name, backup / name, dirs_exist_ok=True)
 
 
+def made_by(pellucid: Sandbox) -> dict[str, str]:
+    """SHA-256 of every object of every job, by SOP Instance UID."""
+    return {
+        entry.sop_instance_uid: entry.sha256
+        for report in pellucid.reports.jobs()
+        for entry in pellucid.reports.objects_of(report.job.id)
+    }
+
+
 def test_a_backup_in_the_middle_of_work_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     pacs = ReceiverPacs(tmp_path / "pacs")
-    nowhere = free_port()
     films = write_samples(tmp_path / "films", count=FILMS, seed=23, size=(256, 256))
     settings = {"PELLUCID__WORKER__THREADS": "1", "PELLUCID__SENDER__LONGEST_RETRY_S": "1.0"}
     # The PACS is down, so that some jobs are done and undelivered while others still wait.
-    first = Sandbox(tmp_path / "first", pacs_port=nowhere, settings=settings)
+    first = Sandbox(tmp_path / "first", pacs_port=free_port(), settings=settings)
     try:
         first.start()
         first.wait_ready(timeout_s=120)
@@ -55,11 +63,7 @@ def test_a_backup_in_the_middle_of_work_loses_nothing_and_doubles_nothing(tmp_pa
             what="no job was done",
         )
         back_up(first.settings.state.directory, tmp_path / "second" / "state")
-        made = {
-            entry.sop_instance_uid: entry.sha256
-            for report in first.reports.jobs()
-            for entry in first.reports.objects_of(report.job.id)
-        }
+        made = made_by(first)
     finally:
         first.stop()
     assert made
@@ -71,11 +75,7 @@ def test_a_backup_in_the_middle_of_work_loses_nothing_and_doubles_nothing(tmp_pa
         assert {uid for report in reports for uid in report.job.sop_instance_uids} == {
             dcmread(film, stop_before_pixels=True).SOPInstanceUID for film in films
         }
-        objects = {
-            entry.sop_instance_uid: entry.sha256
-            for report in reports
-            for entry in second.reports.objects_of(report.job.id)
-        }
+        objects = made_by(second)
         assert len(objects) == 2 * FILMS
         assert made.items() <= objects.items()
         for uid in objects:
