@@ -84,6 +84,18 @@ class Pooled(nn.Module):
         return logits
 
 
+class Gated(nn.Module):
+    """A map times its own sigmoid: an operation that no rule of ours goes through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(x)
+        return (maps * torch.sigmoid(maps)).mean(dim=(2, 3))
+
+
 def drawn(network: nn.Module, seed: int) -> nn.Module:
     """Give a network random weights and random batch-norm statistics, and make it ready to be explained."""
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +114,9 @@ def drawn(network: nn.Module, seed: int) -> nn.Module:
     return network
 
 
-def classifier(network: nn.Module | None, cam_layer: str = "features", *, side: int = SIDE) -> PackagedClassifier:
+def classifier(
+    network: nn.Module | None, cam_layer: str = "features", *, side: int = SIDE, labels: Sequence[str] = LABELS
+) -> PackagedClassifier:
     """Return a classifier around a network; its card says of the input only how large it is."""
     point = OperatingPointEntry(name="balanced", threshold=0.5, sensitivity=1, specificity=1)
     card = ModelCard(
@@ -121,7 +135,7 @@ def classifier(network: nn.Module | None, cam_layer: str = "features", *, side: 
                 operating_point="balanced",
                 operating_points=(point,),
             )
-            for name in LABELS
+            for name in labels
         ),
         training=Training(data="none", licence="none", attribution="none"),
     )

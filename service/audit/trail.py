@@ -71,17 +71,12 @@ class Trail:
 
     def receiving(self, instance: Instance) -> None:
         """Begin Transferring DICOM Instances (A.5.3.3): the first instance of a study on an association."""
-        self._write(
+        self._begin(
             "receiving",
-            Event(
-                identity=message.BEGIN_TRANSFERRING,
-                action=Action.EXECUTE,
-                outcome=Outcome.SUCCESS,
-                participants=self._from_peer(instance.calling_ae, instance.address, instance.called_ae),
-                about=Study(
-                    study_instance_uid=instance.study_instance_uid,
-                    instances={instance.sop_class_uid: (instance.sop_instance_uid,)},
-                ),
+            self._from_peer(instance.calling_ae, instance.address, instance.called_ae),
+            Study(
+                study_instance_uid=instance.study_instance_uid,
+                instances={instance.sop_class_uid: (instance.sop_instance_uid,)},
             ),
         )
 
@@ -132,18 +127,13 @@ class Trail:
     def sending(self, batch: list[Delivery], address: str) -> None:
         """Begin Transferring DICOM Instances (A.5.3.3): the first try of one job's objects."""
         first = batch[0]
-        self._write(
+        self._begin(
             "sending",
-            Event(
-                identity=message.BEGIN_TRANSFERRING,
-                action=Action.EXECUTE,
-                outcome=Outcome.SUCCESS,
-                participants=self._to_peer(first.destination, address),
-                about=Study(
-                    study_instance_uid=first.object.study_instance_uid,
-                    instances=_by_class(tuple(entry.object for entry in batch)),
-                    details={"job": first.object.job_id},
-                ),
+            self._to_peer(first.destination, address),
+            Study(
+                study_instance_uid=first.object.study_instance_uid,
+                instances=_by_class(tuple(entry.object for entry in batch)),
+                details={"job": first.object.job_id},
             ),
             job=first.object.job_id,
         )
@@ -208,28 +198,32 @@ class Trail:
 
     def purged(self, what: str, details: Mapping[str, str]) -> None:
         """DICOM Instances Accessed with action D: what retention removed."""
-        self._write(
-            "deleted",
-            Event(
-                identity=message.INSTANCES_ACCESSED,
-                action=Action.DELETE,
-                outcome=Outcome.SUCCESS,
-                participants=(self._ourselves(),),
-                about=Subject(identifier=what, is_node=False, details=details),
-            ),
-        )
+        self._write("deleted", self._deletion(message.INSTANCES_ACCESSED, what, details))
 
     def log_purged(self, *, number: int, digest: str) -> None:
         """Audit Log Used (A.5.3.2): retention is about to remove all records up to this one."""
+        event = self._deletion(message.AUDIT_LOG_USED, str(self._log.folder), {"records up to": str(number)})
+        # Without this record an intact log would look tampered with: here a failure must stop.
+        self._log.append(kind=PURGED, message=self._xml(event), note=anchor(number, digest))
+
+    def _begin(self, kind: str, participants: tuple[Participant, ...], study: Study, *, job: str = "") -> None:
         event = Event(
-            identity=message.AUDIT_LOG_USED,
+            identity=message.BEGIN_TRANSFERRING,
+            action=Action.EXECUTE,
+            outcome=Outcome.SUCCESS,
+            participants=participants,
+            about=study,
+        )
+        self._write(kind, event, job=job)
+
+    def _deletion(self, identity: Code, what: str, details: Mapping[str, str]) -> Event:
+        return Event(
+            identity=identity,
             action=Action.DELETE,
             outcome=Outcome.SUCCESS,
             participants=(self._ourselves(),),
-            about=Subject(identifier=str(self._log.folder), is_node=False, details={"records up to": str(number)}),
+            about=Subject(identifier=what, is_node=False, details=details),
         )
-        # Without this record an intact log would look tampered with: here a failure must stop.
-        self._log.append(kind=PURGED, message=self._xml(event), note=anchor(number, digest))
 
     def _activity(self, kind: Code) -> None:
         self._write(

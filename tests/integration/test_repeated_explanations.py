@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from clocks import SlowClock
 
 from service.pipelines import load_pipelines
 from service.settings import load_settings
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-class SlowClock:
-    """A clock on which so many seconds pass between two looks."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.time = seconds, 0.0
-
-    def __call__(self) -> float:
-        self.time += self.seconds
-        return self.time
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +20,7 @@ from workers.interfaces import Explanation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from workers.explainers.relevance_rules import Rule
     from workers.interfaces import Classifier
 
 NEARLY_ZERO = 1e-6
@@ -30,8 +30,8 @@ LEAST_SHARE = 1e-3
 of large values that cancel out is rounding."""
 
 
-class _Relevance(ABC):
-    """What the four forms of the method share; they differ in their rules.
+class _Relevance:
+    """What the four forms of the method share; they differ in which rule goes where.
 
     Batch norm is folded into the layer before it; where there is none (DenseNet), it is a layer of its own. What
     biases contribute is shared out among the inputs, so the map sums to the logit; the error of that is reported.
@@ -41,13 +41,9 @@ class _Relevance(ABC):
     title: str
     cost = 12
 
-    @abstractmethod
-    def rules(self) -> Composite:
-        """Return which rule goes where."""
-
-    @abstractmethod
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters for the record."""
+    def __init__(self, composite: Composite, parameters: Mapping[str, str]) -> None:
+        self._composite = composite
+        self._parameters = parameters
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain all labels in one pass; the map lies on the input's grid, in logits.
@@ -63,7 +59,7 @@ class _Relevance(ABC):
             Explanation(
                 label=label,
                 map=on_places(relevance[row]),
-                parameters=self.parameters(),
+                parameters=self._parameters,
                 seconds=seconds,
                 measures=(_conservation(relevance[row], float(logits[row])),),
             )
@@ -78,7 +74,7 @@ class _Relevance(ABC):
             try:
                 with torch.no_grad():
                     logits = graph(batch.to(device))[0, list(labels)]
-                return propagate(graph, batch.to(device), labels, self.rules()), logits
+                return propagate(graph, batch.to(device), labels, self._composite), logits
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -103,15 +99,9 @@ class LrpComposite(_Relevance):
     title = "LRP (composite)"
 
     def __init__(self, *, epsilon: float = NEARLY_ZERO) -> None:
-        self._epsilon = real("epsilon", epsilon, 0.0, 100.0)
-
-    def rules(self) -> Composite:
-        """Return flat, z+ and epsilon."""
-        return Composite(first=Flat(), convolution=AlphaBeta(alpha=1.0), dense=Epsilon(epsilon=self._epsilon))
-
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters for the record."""
-        return {"rules": "epsilon, z+, flat", "epsilon": f"{self._epsilon:g}"}
+        dense = Epsilon(epsilon=real("epsilon", epsilon, 0.0, 100.0))
+        rules = Composite(first=Flat(), convolution=AlphaBeta(alpha=1.0), dense=dense)
+        super().__init__(rules, {"rules": "epsilon, z+, flat", "epsilon": f"{epsilon:g}"})
 
 
 class LrpEpsilon(_Relevance):
@@ -130,16 +120,9 @@ class LrpEpsilon(_Relevance):
     title = "LRP (epsilon)"
 
     def __init__(self, *, epsilon: float = 0.25) -> None:
-        self._epsilon = real("epsilon", epsilon, 0.0, 100.0)
-
-    def rules(self) -> Composite:
-        """Return epsilon everywhere."""
-        rule = Epsilon(epsilon=self._epsilon)
-        return Composite(first=rule, convolution=rule, dense=rule)
-
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters for the record."""
-        return {"rules": "epsilon", "epsilon": f"{self._epsilon:g}"}
+        rule = Epsilon(epsilon=real("epsilon", epsilon, 0.0, 100.0))
+        composite = Composite(first=rule, convolution=rule, dense=rule)
+        super().__init__(composite, {"rules": "epsilon", "epsilon": f"{epsilon:g}"})
 
 
 class LrpGamma(_Relevance):
@@ -159,16 +142,8 @@ class LrpGamma(_Relevance):
     title = "LRP (gamma)"
 
     def __init__(self, *, gamma: float = 0.25) -> None:
-        self._gamma = real("gamma", gamma, 0.0, 1e6)
-
-    def rules(self) -> Composite:
-        """Return gamma, and epsilon at the top."""
-        rule = Gamma(gamma=self._gamma)
-        return Composite(first=rule, convolution=rule, dense=Epsilon(epsilon=NEARLY_ZERO))
-
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters for the record."""
-        return {"rules": "gamma, epsilon at the top", "gamma": f"{self._gamma:g}"}
+        rule = Gamma(gamma=real("gamma", gamma, 0.0, 1e6))
+        super().__init__(_below_the_top(rule), {"rules": "gamma, epsilon at the top", "gamma": f"{gamma:g}"})
 
 
 class LrpAlphaBeta(_Relevance):
@@ -189,16 +164,12 @@ class LrpAlphaBeta(_Relevance):
     title = "LRP (alpha-beta)"
 
     def __init__(self, *, alpha: float = 1.0) -> None:
-        self._alpha = real("alpha", alpha, 1.0, 10.0)
+        rule = AlphaBeta(alpha=real("alpha", alpha, 1.0, 10.0))
+        super().__init__(_below_the_top(rule), {"rules": "alpha-beta, epsilon at the top", "alpha": f"{alpha:g}"})
 
-    def rules(self) -> Composite:
-        """Return alpha-beta, and epsilon at the top."""
-        rule = AlphaBeta(alpha=self._alpha)
-        return Composite(first=rule, convolution=rule, dense=Epsilon(epsilon=NEARLY_ZERO))
 
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters for the record."""
-        return {"rules": "alpha-beta, epsilon at the top", "alpha": f"{self._alpha:g}"}
+def _below_the_top(rule: Rule) -> Composite:
+    return Composite(first=rule, convolution=rule, dense=Epsilon(epsilon=NEARLY_ZERO))
 
 
 def _conservation(relevance: torch.Tensor, logit: float) -> Measure:

@@ -17,7 +17,23 @@ SOFTNESS = 4.0
 """Of the maximum: 0 would be the mean, infinity the largest place."""
 
 
-class SliceNet(nn.Module):
+class _Places(nn.Module):
+    """What both networks share: a logit for every place of `features`, and their soft maximum."""
+
+    features: nn.Sequential
+    fc: nn.Linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (batch, labels)."""
+        return soft_maximum(self.places(x))
+
+    def places(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logit of every place, shape (batch, places, labels), in the order of the axes of `features`."""
+        logits: torch.Tensor = self.fc(self.features(x).flatten(2).transpose(1, 2))
+        return logits
+
+
+class SliceNet(_Places):
     """Input (batch, 1, rows, columns); `features` gives a quarter of it each way; output logits. 40,000 parameters."""
 
     def __init__(self, labels: int = 1) -> None:
@@ -33,17 +49,8 @@ class SliceNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.fc = nn.Linear(inputs, labels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (batch, labels)."""
-        return soft_maximum(self.places(x))
 
-    def places(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logit of every place, shape (batch, places, labels), rows first."""
-        logits: torch.Tensor = self.fc(self.features(x).flatten(2).transpose(1, 2))
-        return logits
-
-
-class VolumeNet(nn.Module):
+class VolumeNet(_Places):
     """Input (batch, 1, slices, rows, columns); `features` gives a quarter of it in plane, half along; output logits."""
 
     def __init__(self, labels: int = 1) -> None:
@@ -58,15 +65,6 @@ class VolumeNet(nn.Module):
             inputs = width
         self.features = nn.Sequential(*layers)
         self.fc = nn.Linear(inputs, labels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (batch, labels)."""
-        return soft_maximum(self.places(x))
-
-    def places(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logit of every place, shape (batch, places, labels), slices first, then rows."""
-        logits: torch.Tensor = self.fc(self.features(x).flatten(2).transpose(1, 2))
-        return logits
 
 
 def soft_maximum(places: torch.Tensor) -> torch.Tensor:

@@ -109,6 +109,17 @@ def job_in_hand(books: Books) -> None:
     books.work.assign([new], [make_instance("1.1")])
 
 
+def object_to_deliver(books: Books) -> None:
+    job_in_hand(books)
+    claim = books.work.claim("j" * 32, lease_s=30, maximum_attempts=3)
+    assert claim
+    made = OutboxObject(
+        sop_instance_uid="1.9", sop_class_uid="1.2", study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
+        transfer_syntax_uid="1.2.840.10008.1.2.1", job_id="j" * 32, kind="sc", key="k", sha256="s", size=1,
+    )  # fmt: skip
+    books.work.finish(claim, [made], ["@PACS"])
+
+
 @pytest.mark.parametrize("jump", JUMPS)
 def test_the_job_of_a_dead_worker_is_called_again_within_one_lease_whatever_the_clock_did(
     books: Books, jump: float
@@ -126,14 +137,7 @@ def test_the_job_of_a_dead_worker_is_called_again_within_one_lease_whatever_the_
 
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_delivery_is_tried_again_within_its_longest_pause_whatever_the_clock_did(books: Books, jump: float) -> None:
-    job_in_hand(books)
-    claim = books.work.claim("j" * 32, lease_s=30, maximum_attempts=3)
-    assert claim
-    made = OutboxObject(
-        sop_instance_uid="1.9", sop_class_uid="1.2", study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
-        transfer_syntax_uid="1.2.840.10008.1.2.1", job_id="j" * 32, kind="sc", key="k", sha256="s", size=1,
-    )  # fmt: skip
-    books.work.finish(claim, [made], ["@PACS"])
+    object_to_deliver(books)
     batch = books.deliveries.claim("@PACS", lease_s=60)
     books.deliveries.postpone(batch, reason="away", first_s=300, longest_s=300)
     books.clock.now += jump
@@ -144,14 +148,7 @@ def test_a_delivery_is_tried_again_within_its_longest_pause_whatever_the_clock_d
 
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_confirmation_is_asked_for_again_soon_whatever_the_clock_did(books: Books, jump: float) -> None:
-    job_in_hand(books)
-    claim = books.work.claim("j" * 32, lease_s=30, maximum_attempts=3)
-    assert claim
-    made = OutboxObject(
-        sop_instance_uid="1.9", sop_class_uid="1.2", study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
-        transfer_syntax_uid="1.2.840.10008.1.2.1", job_id="j" * 32, kind="sc", key="k", sha256="s", size=1,
-    )  # fmt: skip
-    books.work.finish(claim, [made], ["@PACS"])
+    object_to_deliver(books)
     (delivery,) = books.deliveries.claim("@PACS", lease_s=60)
     books.deliveries.sent(delivery)
     books.clock.now += 600

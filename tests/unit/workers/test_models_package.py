@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from films import as_image
 from safetensors.torch import load_file, save
 
 from service.errors import ModelError, NotEligibleError
-from service.images import Image, ImageHeader
 from service.model_card import load_card
 from service.settings import packaged_config
 from workers.models.package import load_package
@@ -36,23 +36,9 @@ def replace_weights(package: Path, content: bytes) -> None:
     (package / "model.toml").write_text(card.replace(old.sha256, hashlib.sha256(content).hexdigest()))
 
 
-def image_of(grey: np.ndarray) -> Image:
-    header = ImageHeader(
-        sop_instance_uid="1.2.3",
-        modality="DX",
-        body_part="CHEST",
-        view_position="PA",
-        patient_orientation=("L", "F"),
-        rows=grey.shape[0],
-        columns=grey.shape[1],
-    )
-    grey = grey.astype(np.float32)
-    return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)
-
-
 def test_shipped_package_answers_with_a_probability(package: Path) -> None:
     classifier = load_package(package, CPU)
-    film = image_of(np.random.default_rng(0).random((300, 260)))
+    film = as_image(np.random.default_rng(0).random((300, 260)))
     logits = classifier.logits(classifier.preprocess(film))
     assert logits.shape == (1, 1)
     assert 0 <= classifier.probabilities(logits)[0, 0] <= 1
@@ -64,7 +50,7 @@ def test_shipped_weights_are_small_enough_for_the_repository(package: Path) -> N
 
 
 def test_logits_do_not_differ_between_two_runs(package: Path) -> None:
-    film = image_of(np.random.default_rng(1).random((128, 128)))
+    film = as_image(np.random.default_rng(1).random((128, 128)))
     first, second = (load_package(package, CPU) for _ in range(2))
     assert torch.equal(first.logits(first.preprocess(film)), second.logits(second.preprocess(film)))
 
@@ -127,6 +113,6 @@ def test_an_answer_that_is_not_finite_is_an_error(package: Path) -> None:
 def test_a_constant_image_is_not_eligible(package: Path) -> None:
     classifier = load_package(package, CPU)
     with pytest.raises(NotEligibleError, match="black"):
-        classifier.preprocess(image_of(np.zeros((100, 100))))
+        classifier.preprocess(as_image(np.zeros((100, 100))))
     with pytest.raises(NotEligibleError, match="constant"):
-        classifier.preprocess(image_of(np.full((100, 100), 0.5)))
+        classifier.preprocess(as_image(np.full((100, 100), 0.5)))

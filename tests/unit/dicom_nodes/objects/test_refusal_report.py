@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from content_tree import walk
 from pydicom import dcmread
 
 from dicom_nodes.objects.read import read_header
@@ -10,7 +11,7 @@ from dicom_nodes.objects.refusal_report import build
 from dicom_nodes.objects.write import to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydicom import Dataset
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]
-
-
-def walk(dataset: Dataset) -> Iterator[Dataset]:
-    for item in dataset.get("ContentSequence", ()):
-        yield item
-        yield from walk(item)
 
 
 def test_a_refusal_needs_nothing_but_uids(source: Make, saved: Save, refusal: Refusal) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import highdicom
 import numpy as np
 import pytest
+from content_tree import walk
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -18,7 +19,7 @@ from service.records import OutboxObject
 from service.results import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydicom import Dataset
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]
     Results = Callable[..., Result]
-
-
-def walk(dataset: Dataset) -> Iterator[Dataset]:
-    for item in dataset.get("ContentSequence", ()):
-        yield item
-        yield from walk(item)
 
 
 def named(dataset: Dataset, value: str) -> list[Dataset]:

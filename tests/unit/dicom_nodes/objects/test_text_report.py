@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from content_tree import walk
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage
 
@@ -14,7 +15,7 @@ from dicom_nodes.objects.text_report import build, build_enhanced, build_series
 from dicom_nodes.objects.write import to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydicom import Dataset
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]
     Results = Callable[..., Result]
-
-
-def walk(dataset: Dataset) -> Iterator[Dataset]:
-    for item in dataset.get("ContentSequence", ()):
-        yield item
-        yield from walk(item)
 
 
 def lines(dataset: Dataset) -> list[str]:

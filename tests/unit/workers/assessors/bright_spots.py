@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
+from white_box import classifier
 
 from service.errors import UnsupportedMethodError
-from service.images import Image, ImageHeader
-from service.model_card import CodeEntry, Input, Label, ModelCard, OperatingPointEntry, Training, Weights
 from workers.interfaces import Explanation
-from workers.models.package import PackagedClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.interfaces import Classifier
+    from workers.models.package import PackagedClassifier
 
 SIDE = 112
 CPU = torch.device("cpu")
@@ -122,28 +121,8 @@ class Choosy(Telling):
 
 def bright_spots() -> PackagedClassifier:
     """Return the model as a loaded package."""
-    point = OperatingPointEntry(name="balanced", threshold=0.5, sensitivity=1, specificity=1)
-    card = ModelCard(
-        name="bright-spots",
-        title="Bright spots",
-        version="1",
-        manufacturer="Pellucid",
-        intended_use="tests",
-        limits="tests",
-        weights=Weights(file="w", sha256="0" * 64, graph="bright-spots", cam_layer="features"),
-        input=Input(rows=SIDE, columns=SIDE),
-        labels=(
-            Label(
-                name="Bright spot",
-                code=CodeEntry(value="1", scheme="99TEST", meaning="Bright spot"),
-                operating_point="balanced",
-                operating_points=(point,),
-            ),
-        ),
-        training=Training(data="none", licence="none", attribution="none"),
-    )
     network = BrightSpots().eval().requires_grad_(requires_grad=False)
-    return PackagedClassifier(card=card, network=network, device=CPU)
+    return classifier(network, side=SIDE, labels=("Bright spot",))
 
 
 def film_with_spot(*, spot: bool = True) -> NDArray[np.float32]:
@@ -154,17 +133,3 @@ def film_with_spot(*, spot: bool = True) -> NDArray[np.float32]:
     if spot:
         grey[(row - 70) ** 2 + (column - 40) ** 2 < 14**2] += 0.4
     return np.clip(grey, 0, 1)
-
-
-def as_image(grey: NDArray[np.float32]) -> Image:
-    """Return grey values as a chest image."""
-    header = ImageHeader(
-        sop_instance_uid="1",
-        modality="DX",
-        body_part="CHEST",
-        view_position="PA",
-        patient_orientation=("L", "F"),
-        rows=grey.shape[0],
-        columns=grey.shape[1],
-    )
-    return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bright_spots import as_image, bright_spots, film_with_spot
+from bright_spots import bright_spots, film_with_spot
+from films import as_image
 
 from workers.assessors.case import Scene
 

@@ -16,9 +16,10 @@ from bright_spots import (
     Greedy,
     Honest,
     Telling,
-    as_image,
     film_with_spot,
 )
+from clocks import SlowClock
+from films import as_image
 
 from service.errors import PipelineError
 from service.pipelines import Explanation, Threshold
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
 
 MEASURED = ("faithfulness", "stability", "agreement")
 """Without plausibility: the tests' film is no chest."""
-
-
-class SlowClock:
-    """A clock on which so many seconds pass between two looks."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.time = seconds, 0.0
-
-    def __call__(self) -> float:
-        self.time += self.seconds
-        return self.time
 
 
 def explained(model: PackagedClassifier, explainers: Sequence[Telling], **settings: object) -> Explained:

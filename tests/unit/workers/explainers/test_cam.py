@@ -5,24 +5,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from films import as_image
 from torch import nn
+from white_box import classifier
 
 from service.errors import ModelError, UnsupportedMethodError
-from service.images import Image, ImageHeader
-from service.model_card import (
-    CodeEntry,
-    Input,
-    Label,
-    ModelCard,
-    OperatingPointEntry,
-    Training,
-    Weights,
-)
 from workers.explainers.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam
-from workers.models.package import PackagedClassifier
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from workers.models.package import PackagedClassifier
 
 
 class Small(nn.Module):
@@ -41,43 +34,8 @@ class Small(nn.Module):
         return result
 
 
-def classifier(cam_layer: str = "features") -> PackagedClassifier:
-    card = ModelCard(
-        name="small",
-        title="Small",
-        version="1",
-        manufacturer="Pellucid",
-        intended_use="tests",
-        limits="tests",
-        weights=Weights(file="w", sha256="0" * 64, graph="small", cam_layer=cam_layer),
-        input=Input(rows=16, columns=16),
-        labels=(
-            Label(
-                name="Pneumonia",
-                code=CodeEntry(value="1", scheme="SCT", meaning="Pneumonia"),
-                operating_point="balanced",
-                operating_points=(OperatingPointEntry(name="balanced", threshold=0.5, sensitivity=1, specificity=1),),
-            ),
-        ),
-        training=Training(data="none", licence="none", attribution="none"),
-    )
-    return PackagedClassifier(card=card, network=Small().eval().requires_grad_(requires_grad=False), device=CPU)
-
-
-CPU = torch.device("cpu")
-
-
-def image(grey: NDArray[np.float32]) -> Image:
-    header = ImageHeader(
-        sop_instance_uid="1",
-        modality="DX",
-        body_part="CHEST",
-        view_position="PA",
-        patient_orientation=("L", "F"),
-        rows=grey.shape[0],
-        columns=grey.shape[1],
-    )
-    return Image(header=header, grey=grey, values=grey, pixel_spacing_mm=None)
+def small(cam_layer: str = "features") -> PackagedClassifier:
+    return classifier(Small().eval().requires_grad_(requires_grad=False), cam_layer, labels=("Pneumonia",))
 
 
 def film(rows: int = 40, columns: int = 30) -> NDArray[np.float32]:
@@ -87,8 +45,8 @@ def film(rows: int = 40, columns: int = 30) -> NDArray[np.float32]:
 
 
 def test_the_map_equals_the_definition() -> None:
-    loaded = classifier()
-    batch = loaded.preprocess(image(film()))
+    loaded = small()
+    batch = loaded.preprocess(as_image(film()))
     (explanation,) = GradCam().explain(loaded, batch, [0])
     # gradient of the mean is 1/n in every place: weights 3/n and 0.5/n for features x and -2x
     expected = (3.0 * batch - 2.0 * 0.5 * batch)[0, 0] / batch[0, 0].numel()
@@ -98,33 +56,33 @@ def test_the_map_equals_the_definition() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_flipped_film_gives_the_flipped_map(axis: int) -> None:
-    loaded = classifier()
-    batch = loaded.preprocess(image(film()))
+    loaded = small()
+    batch = loaded.preprocess(as_image(film()))
     (straight,) = GradCam().explain(loaded, batch, [0])
     (flipped,) = GradCam().explain(loaded, batch.flip(axis + 2), [0])
     torch.testing.assert_close(straight.map.flip(axis), flipped.map, atol=1e-5, rtol=0)
 
 
 def test_the_network_is_as_it_was_and_no_hook_stays() -> None:
-    loaded = classifier()
+    loaded = small()
     before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
-    GradCam().explain(loaded, loaded.preprocess(image(film())), [0])
+    GradCam().explain(loaded, loaded.preprocess(as_image(film())), [0])
     assert all(torch.equal(value, before[name]) for name, value in loaded.network.state_dict().items())
     assert not any(module._forward_hooks for module in loaded.network.modules())
     assert all(parameter.grad is None for parameter in loaded.network.parameters())
 
 
 def test_the_same_film_gives_the_same_map() -> None:
-    loaded = classifier()
-    batch = loaded.preprocess(image(film()))
+    loaded = small()
+    batch = loaded.preprocess(as_image(film()))
     first, second = (GradCam().explain(loaded, batch, [0])[0].map for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_a_layer_that_does_not_exist_is_named() -> None:
-    loaded = classifier("nowhere")
+    loaded = small("nowhere")
     with pytest.raises(ModelError, match="no layer 'nowhere'"):
-        GradCam().explain(loaded, loaded.preprocess(image(film())), [0])
+        GradCam().explain(loaded, loaded.preprocess(as_image(film())), [0])
 
 
 def features_and_gradient(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,23 +92,23 @@ def features_and_gradient(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def test_hires_cam_sums_to_the_logit() -> None:
-    loaded = classifier()
-    batch = loaded.preprocess(image(film()))
+    loaded = small()
+    batch = loaded.preprocess(as_image(film()))
     (explanation,) = HiResCam().explain(loaded, batch, [0])
     assert float(explanation.map.sum()) == pytest.approx(float(loaded.network(batch)), abs=1e-5)
 
 
 def test_layer_cam_shows_active_features_whose_gradient_is_positive() -> None:
-    loaded = classifier()
+    loaded = small()
     loaded.network.head.weight[0, 1] = -0.5
-    batch = loaded.preprocess(image(film()))
+    batch = loaded.preprocess(as_image(film()))
     (explanation,) = LayerCam().explain(loaded, batch, [0])
     torch.testing.assert_close(explanation.map, 3.0 * batch[0, 0] / batch[0, 0].numel(), atol=1e-6, rtol=0)
 
 
 def test_grad_cam_plus_plus_equals_its_equation() -> None:
-    loaded = classifier()
-    batch = loaded.preprocess(image(film()))
+    loaded = small()
+    batch = loaded.preprocess(as_image(film()))
     (explanation,) = GradCamPlusPlus().explain(loaded, batch, [0])
     features, gradient = features_and_gradient(batch)
     gradient = gradient.expand_as(features)
@@ -160,12 +118,12 @@ def test_grad_cam_plus_plus_equals_its_equation() -> None:
 
 
 def test_another_layer_can_be_named() -> None:
-    loaded = classifier("nowhere")
-    (explanation,) = LayerCam(layer="features").explain(loaded, loaded.preprocess(image(film())), [0])
+    loaded = small("nowhere")
+    (explanation,) = LayerCam(layer="features").explain(loaded, loaded.preprocess(as_image(film())), [0])
     assert explanation.parameters["layer"] == "features"
 
 
 def test_a_layer_without_places_is_refused() -> None:
-    loaded = classifier("head")
+    loaded = small("head")
     with pytest.raises(UnsupportedMethodError, match="no places"):
-        GradCam().explain(loaded, loaded.preprocess(image(film())), [0])
+        GradCam().explain(loaded, loaded.preprocess(as_image(film())), [0])

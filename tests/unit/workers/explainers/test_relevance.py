@@ -5,7 +5,7 @@ import torch
 from captum.attr import LRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
 from torch import nn
-from white_box import LABELS, Plain, Pooled, batch, classifier, drawn
+from white_box import LABELS, Gated, Plain, Pooled, batch, classifier, drawn
 
 from service.errors import UnsupportedMethodError
 from workers.explainers.relevance import LrpAlphaBeta, LrpComposite, LrpEpsilon, LrpGamma
@@ -132,15 +132,6 @@ def test_alpha_two_gives_the_supporters_twice_what_all_get() -> None:
 
 
 def test_an_operation_without_a_rule_is_named() -> None:
-    class Gated(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(1, 3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            maps = self.conv(x)
-            return (maps * torch.sigmoid(maps)).mean(dim=(2, 3))
-
     with pytest.raises(UnsupportedMethodError, match="mul"):
         LrpComposite().explain(classifier(drawn(Gated(), seed=0), "conv"), batch(), [0])
 

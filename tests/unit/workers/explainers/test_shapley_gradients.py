@@ -7,7 +7,7 @@ import torch
 from captum.attr import DeepLift, DeepLiftShap
 from captum.attr import GradientShap as CaptumGradientShap
 from torch import nn
-from white_box import Plain, Pooled, at_most, batch, classifier, drawn
+from white_box import Gated, Plain, Pooled, at_most, batch, classifier, drawn
 
 from service.errors import UnsupportedMethodError
 from workers.explainers.baselines import references
@@ -132,15 +132,6 @@ def test_without_memory_for_one_baseline_the_method_is_refused_in_words() -> Non
 
 
 def test_an_operation_that_differences_cannot_go_through_is_named() -> None:
-    class Gated(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(1, 3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            maps = self.conv(x)
-            return (maps * torch.sigmoid(maps)).mean(dim=(2, 3))
-
     with pytest.raises(UnsupportedMethodError, match="sigmoid"):
         DeepShap().explain(classifier(drawn(Gated(), seed=0), "conv"), batch(), [0])
 
