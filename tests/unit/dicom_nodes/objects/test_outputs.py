@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 IMAGES = {entry.name: entry for entry in entry_points(group="pellucid.outputs")}
 SERIES = {entry.name: entry for entry in entry_points(group="pellucid.series_outputs")}
 METHODS = {entry.name for entry in entry_points(group="pellucid.explainers")} | {"consensus"}
-JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎", "StudyID": ""}
+JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Mizuhara^Sora=水原^空", "StudyID": ""}
 COPIED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyID", "AccessionNumber")
 
 

@@ -44,13 +44,13 @@ def written(path: Path, refusal: Refusal) -> Dataset:
     [
         ("ISO_IR 100", "latin-1", "Müller^Jörg"),
         ("ISO_IR 101", "iso8859-2", "Łęcki^Żółw"),
-        ("ISO_IR 144", "iso8859-5", "Жуков^Иван"),
-        ("ISO_IR 127", "iso8859-6", "قباني^لنزار"),
-        ("ISO_IR 126", "iso8859-7", "Διονυσιος^Ζευς"),
-        ("ISO_IR 138", "iso8859-8", "שרון^דבורה"),
-        ("ISO_IR 192", "utf-8", "Wang^XiaoDong=王^小東=山田^太郎"),
-        ("GB18030", "gb18030", "Wang^XiaoDong=王^小东"),
-        ("ISO_IR 13", "shift_jis", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        ("ISO_IR 144", "iso8859-5", "Озёрный^Лев"),
+        ("ISO_IR 127", "iso8859-6", "سليم^ندى"),
+        ("ISO_IR 126", "iso8859-7", "Άνθης^Μυρτώ"),
+        ("ISO_IR 138", "iso8859-8", "אלמוג^נועה"),
+        ("ISO_IR 192", "utf-8", "Chen^Li=陳^麗=水原^空"),
+        ("GB18030", "gb18030", "Chen^Li=陈^丽"),
+        ("ISO_IR 13", "shift_jis", "ﾐｽﾞﾊﾗ^ｿﾗ"),
     ],
 )
 def test_names_of_every_script_survive_as_utf_8(  # noqa: PLR0917 - three fixtures and a row of the table
@@ -66,44 +66,37 @@ def test_names_of_every_script_survive_as_utf_8(  # noqa: PLR0917 - three fixtur
 
 
 def test_a_japanese_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
-    """The example of PS3.5 H.3.1, byte by byte."""
-    dataset = source(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="XXXXXXXX")
-    path = saved(dataset)
-    raw = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B"
-    _replace_value(path, b"XXXXXXXX", raw)
-    assert str(written(path, refusal).PatientName) == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    """Each part goes to JIS X 0208 and back to ASCII before its delimiter (PS3.5 annex H)."""
+    groups = ((part.encode("iso2022_jp") for part in group) for group in (("水原", "空"), ("みずはら", "そら")))
+    path = saved(source(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="XXXXXXXX"))
+    _replace_value(path, b"XXXXXXXX", b"=".join([b"Mizuhara^Sora", *(b"^".join(group) for group in groups)]))
+    assert str(written(path, refusal).PatientName) == "Mizuhara^Sora=水原^空=みずはら^そら"
 
 
 def test_a_korean_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
-    """The example of PS3.5 I.2."""
+    """Each part begins with the escape to KS X 1001 (PS3.5 annex I)."""
+    groups = ((b"\x1b$)C" + part.encode("euc_kr") for part in group) for group in (("徐", "有娜"), ("서", "유나")))
     path = saved(source(SpecificCharacterSet=["", "ISO 2022 IR 149"], PatientName="XXXXXXXX"))
-    raw = b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf"
-    _replace_value(path, b"XXXXXXXX", raw)
-    assert str(written(path, refusal).PatientName) == "Hong^Gildong=洪^吉洞=홍^길동"
+    _replace_value(path, b"XXXXXXXX", b"=".join([b"Seo^Yuna", *(b"^".join(group) for group in groups)]))
+    assert str(written(path, refusal).PatientName) == "Seo^Yuna=徐^有娜=서^유나"
 
 
 @pytest.mark.parametrize("declared", [None, "ISO_IR 6", "UTF8", "ISO_IR 999"])
 def test_utf_8_under_a_false_declaration_is_recognised(
     source: Make, saved: Save, refusal: Refusal, declared: str | None
 ) -> None:
-    dataset = source(PatientName="XXXXXXXX")
-    path = saved(dataset)
-    if declared:
-        element = declared.encode() + b" " * (len(declared) % 2)
-        _insert_first(path, b"\x08\x00\x05\x00CS" + len(element).to_bytes(2, "little") + element)
-    _replace_value(path, b"XXXXXXXX", "Žižek^Ж".encode())
-    assert str(written(path, refusal).PatientName) == "Žižek^Ж"
+    path = saved(source(PatientName="XXXXXXXX"))
+    _declare(path, declared)
+    _replace_value(path, b"XXXXXXXX", "Šípek^Ж".encode())
+    assert str(written(path, refusal).PatientName) == "Šípek^Ж"
 
 
 @pytest.mark.parametrize("declared", [None, "ISO_IR 6", "ISO_IR 192"])
 def test_latin_1_under_a_false_declaration_is_recognised(
     source: Make, saved: Save, refusal: Refusal, declared: str | None
 ) -> None:
-    dataset = source(PatientName="XXXXXXXX")
-    path = saved(dataset)
-    if declared:
-        element = declared.encode() + b" " * (len(declared) % 2)
-        _insert_first(path, b"\x08\x00\x05\x00CS" + len(element).to_bytes(2, "little") + element)
+    path = saved(source(PatientName="XXXXXXXX"))
+    _declare(path, declared)
     _replace_value(path, b"XXXXXXXX", "Müller^Jörg".encode("latin-1"))
     assert str(written(path, refusal).PatientName) == "Müller^Jörg"
 
@@ -178,11 +171,14 @@ def _replace_value(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(data[:at] + b"PN" + len(new).to_bytes(2, "little") + new + data[at + 4 + len(old) :])
 
 
-def _insert_first(path: Path, element: bytes) -> None:
-    """Put an element at the head of the data set."""
-    data = path.read_bytes()
-    at = data.index(b"\x08\x00\x16\x00UI")
-    path.write_bytes(data[:at] + element + data[at:])
+def _declare(path: Path, character_set: str | None) -> None:
+    """Put Specific Character Set at the head of a data set, whatever it says; nothing for None."""
+    if character_set:
+        value = character_set.encode() + b" " * (len(character_set) % 2)
+        data = path.read_bytes()
+        at = data.index(b"\x08\x00\x16\x00UI")
+        element = b"\x08\x00\x05\x00CS" + len(value).to_bytes(2, "little") + value
+        path.write_bytes(data[:at] + element + data[at:])
 
 
 def test_a_chinese_name_with_escapes_survives(source: Make, saved: Save, refusal: Refusal) -> None:
