@@ -17,7 +17,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # torch alone and first: a plain resolution would bring several GB of CUDA libraries.
 RUN pip install --constraint constraints.txt torch==2.13.0 \
-    && pip install --constraint constraints.txt '.[cpu,postgresql,tracing]' \
+    && pip install --constraint constraints.txt '.[cpu,postgresql,s3,tracing]' \
     && find /opt/pellucid -name '__pycache__' -prune -exec rm -r {} +
 
 FROM build AS build-cuda
@@ -25,7 +25,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # The constraints pin the CPU build of torch; everything else is the same.
 RUN grep -vE '^(torch|onnxruntime)==' constraints.txt > cuda.txt \
-    && pip install --constraint cuda.txt '.[gpu,postgresql,tracing]' \
+    && pip install --constraint cuda.txt '.[gpu,postgresql,s3,tracing]' \
     && find /opt/pellucid -name '__pycache__' -prune -exec rm -r {} +
 
 FROM python:3.11-slim-bookworm AS base

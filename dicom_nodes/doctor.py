@@ -14,7 +14,6 @@ import click
 from dicom_nodes.client import verify
 from dicom_nodes.destinations import UnknownDestinationError, find_destination
 from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, ports_taken
-from dicom_nodes.listener import open_spool
 from dicom_nodes.requestor import Destination
 from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
@@ -27,6 +26,7 @@ from service.model_card import load_card
 from service.observe import configure_logging
 from service.pipelines import chosen_by, load_pipelines
 from service.queue import make_app
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -105,7 +105,7 @@ def _spool(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(
             name="spool",
             state=State.WARNING,
-            found=f"{len(orphans)} instances without a row in the ledger lie in {orphans[0].parent}",
+            found=f"{len(orphans)} instances without a row in the ledger lie in {spool.place}, folder orphans",
             advice="their senders were not told that they are stored: compare with the PACS, or send them again with "
             "`pellucid send`, then delete them",
         )

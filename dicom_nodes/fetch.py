@@ -11,7 +11,6 @@ import click
 from dicom_nodes.commands import Title
 from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
 from dicom_nodes.headers import is_uid
-from dicom_nodes.listener import open_spool
 from dicom_nodes.reception import Store
 from dicom_nodes.requestor import Destination
 from dicom_nodes.retrieval import Archive, Inbox, missing, wait_for
@@ -20,6 +19,7 @@ from service.errors import DestinationError
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.observe import configure_logging
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     from service.sections import Peer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from service.ledger.work import Work
 from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
 from service.queue import enqueue, make_app
-from service.spool import Spool
+from service.spool import open_spool
 from service.tracing import open_traces
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ CALLING_NOT_RECOGNISED = Rejection(
 )
 HEARTBEAT_S = 5.0
 BREATH_S = 0.05
+ORPHANS_EVERY_S = 86_400.0
 
 
 class StorageService:
@@ -160,11 +160,15 @@ class Listener:
             called={settings.listener.ae_title, *titles},
             calling=settings.listener.calling_ae_titles,
             peers=Peers(settings.peers, known_only=settings.listener.known_peers_only),
-            notices=Notices(arrivals, Settlement(Deliveries(engine), settings, self._trail), announced=self._woken.set),
+            notices=Notices(
+                arrivals,
+                Settlement(Deliveries(engine), settings, self._trail, self._traces),
+                announced=self._woken.set,
+            ),
         )
         self._servers = bind_all(settings, service, witness.turned_away)
         self._web = bind_web(settings, self._store, titles) if settings.dicomweb.port else None
-        self._health = Health({"ledger": self._reports.answers, "disk": self._spool.check_space})
+        self._health = Health({"ledger": self._reports.answers, "spool": self._spool.check_space})
 
     def run(self, stop: threading.Event) -> None:
         """Serve until told to stop, then let open associations finish."""
@@ -173,6 +177,7 @@ class Listener:
             log.info("%d instances that were half received when the listener last ended were removed", removed)
         finished = threading.Event()
         rounds = threading.Thread(target=self._rounds, args=(finished,), name="intake", daemon=True)
+        orphans = threading.Thread(target=self._look_for_orphans, args=(finished,), name="orphans", daemon=True)
         http = self._settings.http
         with self._trail.application():
             endpoints = serve_health(self._health, self._registry, host=http.host, port=http.listener_port)
@@ -182,6 +187,7 @@ class Listener:
                 self._web.start()
                 log.info("STOW-RS at %s:%d", self._settings.dicomweb.host, self._web.port)
             rounds.start()
+            orphans.start()
             log.info("listening as %s at %s", self._settings.listener.ae_title, self._place)
             stop.wait()
             end_all([*self._servers, *([self._web] if self._web else [])])
@@ -221,7 +227,6 @@ class Listener:
             Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("listener", self._place)),
             Round("keeping associations open", HEARTBEAT_S, self._store.renew),
             Round("sweep", self._settings.intake.sweep_interval_s, self._sweep),
-            Round("looking for files without a row", math.inf, self._store.set_orphans_aside),
         ]
         while not finished.is_set():
             self._health.beat()
@@ -234,6 +239,13 @@ class Listener:
             finished.wait(BREATH_S)
         intake.run_if_due(time.monotonic())
 
+    def _look_for_orphans(self, finished: threading.Event) -> None:
+        """Go through all files in a thread of its own: that takes minutes where there are many."""
+        search = Round("looking for files without a row", 0.0, self._store.set_orphans_aside)
+        while not finished.is_set():
+            search.run_if_due(time.monotonic())
+            finished.wait(ORPHANS_EVERY_S)
+
 
 def run_listener(settings: Settings, stop: threading.Event) -> None:
     """Receive studies until `stop` is set.
@@ -242,12 +254,3 @@ def run_listener(settings: Settings, stop: threading.Event) -> None:
         SettingsError: a pipeline, the ledger or the port cannot be used; the message says which setting.
     """
     Listener(settings).run(stop)
-
-
-def open_spool(settings: Settings) -> Spool:
-    """Return the spool of the state directory."""
-    return Spool(
-        settings.state.directory.absolute() / "spool",
-        minimum_free_bytes=settings.listener.minimum_free_mb << 20,
-        maximum_instance_bytes=settings.listener.maximum_instance_mb << 20,
-    )

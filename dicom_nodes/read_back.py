@@ -15,10 +15,10 @@ from dicom_nodes.requestor import Destination
 from dicom_nodes.retrieval import get, identifier_of, move
 from dicom_nodes.sameness import Comparison, compare
 from dicom_nodes.status import SUCCESS
-from service.errors import DestinationError
+from service.errors import DamagedFileError, DestinationError
 from service.ledger.arrivals import Arrivals
-from service.outbox import Outbox
-from service.spool import Spool
+from service.outbox import open_outbox
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -36,10 +36,9 @@ class Reader:
     """Compares what peers hold with the outbox."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        state = settings.state.directory.absolute()
         self._arrivals = Arrivals(engine)
-        self._spool = Spool(state / "spool")
-        self._outbox = Outbox(state / "outbox")
+        self._spool = open_spool(settings)
+        self._outbox = open_outbox(settings)
         self._our_ae = settings.listener.ae_title
 
     def check(self, peer: Peer, to: Destination | WebDestination, entry: OutboxObject) -> Comparison:
@@ -47,9 +46,11 @@ class Reader:
 
         Raises:
             DestinationError: it could not be had; the message says why.
-            OSError: our own file of it is gone.
+            DamagedFileError: our own file of it is gone.
+            StoreError: our own files cannot be read now.
         """
-        sent = dcmread(self._outbox.path(entry.key))
+        with self._outbox.file(entry.key) as path:
+            sent = dcmread(path)
         held = self._held(peer, to, entry)
         try:
             return compare(sent, dcmread(held))
@@ -73,9 +74,10 @@ class Reader:
         if not key:
             raise DestinationError(f"{to.called} says that it sent the object to {self._our_ae}, and it did not arrive")
         try:
-            return BytesIO(self._spool.path(key).read_bytes())
-        except OSError as error:
-            raise DestinationError(f"it came back, and cannot be read from the spool: {error.strerror}") from None
+            with self._spool.file(key) as path:
+                return BytesIO(path.read_bytes())
+        except (OSError, DamagedFileError):
+            raise DestinationError("it came back, and cannot be read from the spool") from None
 
 
 def _by_get(to: Destination, entry: OutboxObject) -> BytesIO:

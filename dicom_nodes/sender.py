@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,13 @@ from dicom_nodes.status import Verdict, describe
 from dicom_nodes.web_client import store
 from service.audit.syslog import start_forwarding
 from service.audit.trail import open_trail
+from service.errors import DamagedFileError, RetryableError
 from service.health import Health, serve_health
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.records import DeliveryState
 from service.tracing import open_traces
 
@@ -60,8 +61,8 @@ class Sender:
         self._metrics = SenderMetrics(self._registry)
         self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
         self._traces = open_traces(settings, "sender")
-        self._confirmer = Confirmer(self._deliveries, settings, self._trail)
-        self._health = Health({"ledger": self._reports.answers})
+        self._confirmer = Confirmer(self._deliveries, settings, self._trail, self._traces)
+        self._health = Health({"ledger": self._reports.answers, "outbox": self._outbox.check})
         self._threads: dict[str, threading.Thread] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -118,8 +119,9 @@ class Sender:
         except UnknownDestinationError as error:
             self._postpone(batch, str(error))
             return 0
-        intact = self._intact(batch)
-        return self._send(to, intact, stop, confirm=peer.confirm != "none") if intact else 0
+        with ExitStack() as files:
+            intact = self._intact(batch, files)
+            return self._send(to, intact, stop, confirm=peer.confirm != "none") if intact else 0
 
     def _send(
         self, to: Destination | WebDestination, intact: dict[Path, Delivery], stop: threading.Event, *, confirm: bool
@@ -164,16 +166,8 @@ class Sender:
         self, delivery: Delivery, to: Destination | WebDestination, outcome: SendOutcome, *, begun_at: float
     ) -> None:
         """Trace, count, audit. Before the ledger: what it calls delivered is in the log, however this process ends."""
-        self._traces.note(
-            "deliver",
-            delivery.object.study_instance_uid,
-            begun_at=begun_at,
-            error="" if outcome.verdict is Verdict.DELIVERED else str(outcome.verdict),
-            job=delivery.object.job_id,
-            kind=delivery.object.kind,
-            destination=delivery.destination,
-            attempt=delivery.attempts + 1,
-        )
+        error = "" if outcome.verdict is Verdict.DELIVERED else str(outcome.verdict)
+        self._traces.note_delivery("deliver", delivery, attempt=delivery.attempts + 1, begun_at=begun_at, error=error)
         self._metrics.deliveries.labels(delivery.destination, outcome.verdict).inc()
         if outcome.verdict is not Verdict.RETRY:
             status = "no status" if outcome.status is None else describe(outcome.status)
@@ -190,12 +184,19 @@ class Sender:
         pauses = self._settings.sender
         self._deliveries.hold(batch, reason=reason, first_s=pauses.first_retry_s, longest_s=pauses.longest_retry_s)
 
-    def _intact(self, batch: Iterable[Delivery]) -> dict[Path, Delivery]:
-        """Sort out objects whose file is not the one that the job made."""
+    def _intact(self, batch: Sequence[Delivery], files: ExitStack) -> dict[Path, Delivery]:
+        """Sort out objects whose file is not the one that the job made; the others' are here while `files` is open."""
         intact = {}
-        for delivery in batch:
-            path = self._outbox.path(delivery.object.key)
-            if _sha256(path) == delivery.object.sha256:
+        for number, delivery in enumerate(batch):
+            try:
+                path = files.enter_context(self._outbox.file(delivery.object.key))
+                sha256 = _sha256(path)
+            except RetryableError as error:
+                self._hold(batch[number:], str(error))
+                break
+            except DamagedFileError:
+                sha256 = ""
+            if sha256 == delivery.object.sha256:
                 intact[path] = delivery
             else:
                 log.error("job %s: the file of %s is missing or altered", delivery.object.job_id, delivery.object.kind)
@@ -208,11 +209,6 @@ class Sender:
 def run_sender(settings: Settings, stop: threading.Event) -> None:
     """Deliver objects until `stop` is set."""
     Sender(settings).run(stop)
-
-
-def open_outbox(settings: Settings) -> Outbox:
-    """Return the outbox of the state directory."""
-    return Outbox(settings.state.directory.absolute() / "outbox")
 
 
 def _file(path: Path, delivery: Delivery) -> SendFile:

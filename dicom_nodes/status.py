@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.errors import InvalidInstanceError, OutOfSpaceError
+from service.errors import InvalidInstanceError, RetryableError
 
 SUCCESS = 0x0000
 DUPLICATE_INSTANCE = 0x0111
@@ -72,7 +72,7 @@ def answer_for(error: Exception) -> Answer:
         return Answer(status=DOES_NOT_MATCH_SOP_CLASS, comment=_comment(error))
     if isinstance(error, InvalidInstanceError):
         return Answer(status=CANNOT_UNDERSTAND, comment=_comment(error))
-    if isinstance(error, OutOfSpaceError):
+    if isinstance(error, RetryableError):
         return Answer(status=OUT_OF_RESOURCES, comment=_comment(error))
     return Answer(status=OUT_OF_RESOURCES, comment="internal failure, try again later")
 

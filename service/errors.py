@@ -4,7 +4,9 @@
     ├── SettingsError           a setting is unknown, missing or wrong: says which and what to write
     ├── RetryableError          trying again later can help
     │   ├── OutOfSpaceError     the disk is full or below the free-space watermark
+    │   ├── StoreError          the S3-compatible store is away, busy or refuses us
     │   └── DestinationError    a PACS is down, busy or refused for now
+    ├── DamagedFileError        a file that was kept is gone or altered: tried as often as a job may be, then set aside
     └── PermanentError          trying again cannot help; the instance stays, the job says why
         ├── InvalidInstanceError    what arrived is no DICOM instance that we can store
         ├── ObjectRefusedError      an output cannot hold this result: the other objects are sent
@@ -34,8 +36,16 @@ class OutOfSpaceError(RetryableError):
     """The disk is full or below the free-space watermark."""
 
 
+class StoreError(RetryableError):
+    """The S3-compatible store is away, busy or refuses us; the message says what to do."""
+
+
 class DestinationError(RetryableError):
     """A destination is down, busy or refused for now."""
+
+
+class DamagedFileError(PellucidError):
+    """A file that was kept is gone or altered. A shared volume may show it a moment later, so it is tried again."""
 
 
 class PermanentError(PellucidError):

@@ -43,6 +43,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Put every byte of a file on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def move_durably(source: Path, target: Path) -> None:
     """Rename an already synced file into its final place and make the new entry durable."""
     make_directory(target.parent)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from service.audit.chain import Place, read_place
 from service.ledger.retention import Retention
@@ -41,6 +42,10 @@ class Purge:
     audit_segments: int = 0
     held: int = 0
     """Objects that are old enough and stay: a destination does not have them yet."""
+
+
+class _Remove(Protocol):
+    def __call__(self, key: str, *, since: float) -> int: ...
 
 
 class Keeper:
@@ -83,13 +88,13 @@ class Keeper:
     def purge(self) -> Purge:
         """Delete what is old; what is old and still needed stays."""
         before = self._before(self._settings.instances_days)
-        instances, freed = self._delete(lambda: self._ledger.take_instances(before=before), self._spool.path)
-        aside, freed_aside = self._delete(lambda: self._ledger.take_set_aside(before=before), self._spool.path)
+        instances, freed = self._delete(lambda: self._ledger.take_instances(before=before), self._spool.remove)
+        aside, freed_aside = self._delete(lambda: self._ledger.take_set_aside(before=before), self._spool.remove)
         ended = self._before(self._settings.results_days)
-        results, freed_results = self._delete(lambda: self._ledger.take_objects(before=ended), self._outbox.path)
+        results, freed_results = self._delete(lambda: self._ledger.take_objects(before=ended), self._outbox.remove)
         orphans = 0
-        for path in self._orphans():
-            path.unlink(missing_ok=True)
+        for remove in self._orphans():
+            remove()
             orphans += 1
         done = Purge(
             instances=instances + aside,
@@ -110,24 +115,28 @@ class Keeper:
         """Return the time before which things are old; 0 days keeps everything."""
         return self._clock() - days * DAY_S if days else 0.0
 
-    def _delete(self, take: Callable[[], list[str]], path_of: Callable[[str], Path]) -> tuple[int, int]:
+    def _delete(self, take: Callable[[], list[str]], remove: _Remove) -> tuple[int, int]:
         count = freed = 0
-        begun = time.time()
+        begun = time.monotonic()
         while keys := take():
             for key in keys:
-                freed += _unlink(path_of(key), older_than=begun)
+                freed += remove(key, since=begun)
                 count += 1
-            begun = time.time()
+            begun = time.monotonic()
         return count, freed
 
-    def _orphans(self) -> Iterator[Path]:
-        """Old files that no row names: set aside by the listener, or left in the outbox by a worker that died."""
-        before = self._before(self._settings.instances_days)
-        yield from (path for path in self._spool.orphans() if path.stat().st_mtime < before)
-        settled = self._clock() - _ORPHAN_AFTER_S
-        for path in self._outbox.files():
-            if path.stat().st_mtime < settled and not self._ledger.known_object_key(self._outbox.key(path)):
-                yield path
+    def _orphans(self) -> Iterator[Callable[[], object]]:
+        """Return how to remove each old file that no row names.
+
+        The listener set it aside, or a worker that died left it in the outbox.
+        """
+        days = self._settings.instances_days
+        for entry in self._spool.orphans() if days else ():
+            if entry.age_s > days * DAY_S:
+                yield partial(self._spool.remove_orphan, entry)
+        for entry in self._outbox.objects():
+            if entry.age_s > _ORPHAN_AFTER_S and not self._ledger.known_object_key(entry.key):
+                yield partial(self._outbox.remove, entry.key, since=time.monotonic())
 
     def _old_segments(self) -> list[Path]:
         """Segments whose last record is old; never the newest, nor what syslog has not had yet."""
@@ -156,19 +165,3 @@ class Keeper:
         for path in segments:
             path.unlink()
         return len(segments)
-
-
-def _unlink(path: Path, *, older_than: float) -> int:
-    """Delete a file and return its size.
-
-    A younger one came back since its row was marked, sent again by a peer: it stays. A crash before this leaves
-    a file that no row names, which is found later.
-    """
-    try:
-        found = path.stat()
-        if found.st_mtime > older_than:
-            return 0
-        path.unlink()
-    except FileNotFoundError:
-        return 0
-    return found.st_size

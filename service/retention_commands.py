@@ -13,9 +13,9 @@ from service.audit.trail import open_log, open_trail
 from service.cli import settings_of
 from service.ledger.database import open_database
 from service.observe import configure_logging
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.retention import Keeper
-from service.spool import Spool
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     import threading
@@ -67,12 +67,11 @@ def purge_regularly(settings: Settings, stop: threading.Event) -> None:
 
 def open_keeper(settings: Settings) -> Keeper:
     """Build the keeper of the state directory."""
-    folder = settings.state.directory.absolute()
     return Keeper(
         settings,
         open_database(settings.database_url),
-        spool=Spool(folder / "spool"),
-        outbox=Outbox(folder / "outbox"),
+        spool=open_spool(settings),
+        outbox=open_outbox(settings),
         audit_log=open_log(settings),
         trail=open_trail(settings, "purge"),
     )

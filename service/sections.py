@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,6 +45,30 @@ class State(Strict):
     """Where everything that must survive is kept."""
 
     directory: Path = Path("pellucid-data")
+
+
+class Spool(Strict):
+    """Where instances and results lie: in the state folder, or in an S3-compatible store."""
+
+    url: str = ""
+    endpoint_url: str = ""
+    region: str = ""
+    access_key_id: str = ""
+    secret_access_key: str = Field(default="", repr=False)
+    trusted: str = ""
+    timeout_s: Seconds = 8.0
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Spool:
+        if self.url and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.-]+)*/?", self.url):
+            raise ValueError("url is written like s3://bucket or s3://bucket/prefix; empty keeps everything here")
+        if self.endpoint_url and not self.endpoint_url.startswith(("http://", "https://")):
+            raise ValueError("endpoint_url begins with https:// (or http:// on a network that nobody else can read)")
+        if bool(self.access_key_id) != bool(self.secret_access_key):
+            raise ValueError("give access_key_id and secret_access_key, or neither")
+        if not self.url and (self.endpoint_url or self.region or self.access_key_id or self.trusted):
+            raise ValueError("url is missing: without it nothing goes to an S3-compatible store")
+        return self
 
 
 class Listener(Strict):

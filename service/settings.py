@@ -21,6 +21,7 @@ from service.sections import (
     Queue,
     Retention,
     Sender,
+    Spool,
     State,
     Tls,
     Tracing,
@@ -38,6 +39,7 @@ class Settings(Strict):
     """Every setting, validated."""
 
     state: State = State()
+    spool: Spool = Spool()
     listener: Listener = Listener()
     tls: Tls = Tls()
     intake: Intake = Intake()

@@ -6,21 +6,25 @@ import contextlib
 import hashlib
 import os
 import shutil
-import socket
-import time
-import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-import psutil
-
-from service.errors import OutOfSpaceError
-from service.files import make_directory, move_durably, space_errors
+from service.errors import DamagedFileError, OutOfSpaceError
+from service.files import space_errors
+from service.staging import new_part, prepare
+from service.storage import Folder, open_storage, remove_old
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from service.records import Instance
+    from service.settings import Settings
+    from service.storage import Storage, Stored
+
 _KEYS_AT_ONCE = 500
+_FILES_AT_ONCE = 8
 _SETTLED_AFTER_S = 300.0
 """A younger file may belong to a listener that is about to record it."""
 
@@ -63,10 +67,9 @@ class Incoming:
         self._digest.update(data)
         self._write(memoryview(data))
 
-    def sync(self) -> None:
-        """Put every byte on the disk and close the file."""
+    def close(self) -> None:
+        """Close the file; it is complete, and not durable yet."""
         with space_errors("cannot receive into the spool"):
-            os.fsync(self._descriptor)
             self._close()
 
     def discard(self) -> None:
@@ -87,55 +90,94 @@ class Incoming:
 
 
 class Spool:
-    """A folder of instances. File names come from hashes, never from a peer's UIDs."""
+    """Instances in a storage, by names that come from hashes, never from a peer's UIDs.
 
-    def __init__(self, root: Path, *, minimum_free_bytes: int = 0, maximum_instance_bytes: int = 1 << 42) -> None:
+    What arrives is first written into a folder of this machine.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        storage: Storage | None = None,
+        minimum_free_bytes: int = 0,
+        maximum_instance_bytes: int = 1 << 42,
+    ) -> None:
+        """Take this machine's folder, in which instances also stay when there is no other storage."""
         self.root = root
+        self._storage = storage or Folder(root)
         self._incoming = root / "incoming"
-        self._orphans = root / "orphans"
         self._minimum_free_bytes = minimum_free_bytes
         self._maximum_instance_bytes = maximum_instance_bytes
-        self._owner = f"{socket.gethostname()}-{os.getpid()}"
 
     def prepare(self) -> int:
-        """Create the folders and remove what dead receivers of this machine left half-written.
+        """Create the folder and remove what dead processes of this machine left half-written.
 
         Returns:
             How many half-written files were removed.
         """
-        make_directory(self._incoming)
-        stale = [path for path in self._incoming.glob("*.part") if self._is_stale(path.name)]
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+        return prepare(self._incoming)
 
     def check_space(self) -> None:
-        """Raise `OutOfSpaceError` when the disk is below the free-space watermark."""
+        """Tell whether an instance can be accepted now.
+
+        Raises:
+            OutOfSpaceError: this machine's disk is below the free-space watermark.
+            StoreError: the storage is away.
+        """
         free = shutil.disk_usage(self.root).free
         if free < self._minimum_free_bytes:
             raise OutOfSpaceError(
                 f"{free >> 20} MB free in the spool; listener.minimum_free_mb is {self._minimum_free_bytes >> 20}"
             )
+        self._storage.check()
 
     def receive(self) -> Incoming:
         """Begin an instance.
 
         Raises:
             OutOfSpaceError: too little space is left to accept one.
+            StoreError: the storage is away.
         """
         self.check_space()
-        path = self._incoming / f"{self._owner}-{uuid.uuid4().hex}.part"
-        return Incoming(path, maximum_bytes=self._maximum_instance_bytes)
+        return Incoming(new_part(self._incoming), maximum_bytes=self._maximum_instance_bytes)
 
     def keep(self, incoming: Incoming, *, study_instance_uid: str, sop_instance_uid: str) -> str:
         """Make an instance durable under its final name and return its key."""
         study = hashlib.sha256(study_instance_uid.encode()).hexdigest()[:32]
         instance = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:32]
         key = f"{study[:2]}/{study}/{instance}-{incoming.sha256[:16]}.dcm"
-        incoming.sync()
-        with space_errors("cannot keep the instance in the spool"):
-            move_durably(incoming.path, self.path(key))
+        incoming.close()
+        self._storage.put(_instance(key), incoming.path)
         return key
+
+    def file(self, key: str) -> AbstractContextManager[Path]:
+        """Have an instance on this machine, to read, for as long as the context lasts.
+
+        Raises:
+            DamagedFileError: it is gone.
+            StoreError: it cannot be had now.
+        """
+        return self._storage.file(_instance(key))
+
+    @contextmanager
+    def files(self, instances: Sequence[Instance]) -> Iterator[list[Path]]:
+        """Have instances on this machine, as they arrived, for as long as the context lasts.
+
+        Raises:
+            DamagedFileError: one is gone, or holds another data set than the one that was recorded.
+            StoreError: one cannot be had now.
+        """
+        with ExitStack() as stack:
+
+            def copy(instance: Instance) -> Path:
+                path = stack.enter_context(self.file(instance.key))
+                _check(path, instance)
+                return path
+
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                paths = list(pool.map(copy, instances))
+            yield paths
 
     def forget(self, key: str, recorded: Callable[[Collection[str]], set[str]]) -> bool:
         """Remove an instance if and only if no ledger row refers to it; tell whether it was removed.
@@ -146,19 +188,17 @@ class Spool:
         """
         if recorded([key]):
             return False
-        self._move_aside(key)
-        aside = self._orphans / _flat(key)
+        self._storage.move(_instance(key), _orphan(key))
         # The same instance may have come by another association at this moment: then its file goes back.
         if recorded([key]):
-            if not self.path(key).exists():
-                move_durably(aside, self.path(key))
+            self._storage.move(_orphan(key), _instance(key))
             return False
-        aside.unlink(missing_ok=True)
+        self._storage.remove(_orphan(key))
         return True
 
-    def path(self, key: str) -> Path:
-        """Return where an instance lies."""
-        return self.root / "instances" / key
+    def remove(self, key: str, *, since: float) -> int:
+        """Remove an instance that did not come again after `since` (`time.monotonic`); return its size."""
+        return remove_old(self._storage, _instance(key), since=since)
 
     def set_orphans_aside(
         self, recorded: Callable[[Collection[str]], set[str]], *, settled_after_s: float = _SETTLED_AFTER_S
@@ -178,42 +218,67 @@ class Spool:
         for keys in self._settled(settled_after_s):
             unknown = sorted(set(keys) - recorded(keys))
             for key in unknown:
-                self._move_aside(key)
+                self._storage.move(_instance(key), _orphan(key))
             # The peer may have sent one again at this moment: then the row is there now, and the file goes back.
             again = recorded(unknown) if unknown else set()
             for key in again:
-                move_durably(self._orphans / _flat(key), self.path(key))
+                self._storage.move(_orphan(key), _instance(key))
             moved += len(unknown) - len(again)
         return moved
 
-    def orphans(self) -> list[Path]:
+    def orphans(self) -> list[Stored]:
         """Instances that were set aside because the ledger does not know them."""
-        return sorted(self._orphans.glob("*.dcm")) if self._orphans.is_dir() else []
+        return sorted(self._storage.entries("orphans"), key=lambda entry: entry.key)
+
+    def remove_orphan(self, entry: Stored) -> None:
+        """Remove one of `orphans`."""
+        self._storage.remove(entry.key)
+
+    @property
+    def place(self) -> str:
+        """Where instances lie, for people."""
+        return self._storage.place
 
     def _settled(self, settled_after_s: float) -> Iterator[list[str]]:
-        root = self.root / "instances"
-        newest = time.time() - settled_after_s
         keys: list[str] = []
-        for path in root.glob("*/*/*.dcm"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime <= newest:
-                    keys.append(str(path.relative_to(root)))
+        for entry in self._storage.entries("instances"):
+            if entry.age_s >= settled_after_s:
+                keys.append(entry.key.removeprefix("instances/"))
             if len(keys) >= _KEYS_AT_ONCE:
                 yield keys
                 keys = []
         if keys:
             yield keys
 
-    def _move_aside(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            move_durably(self.path(key), self._orphans / _flat(key))
 
-    def _is_stale(self, name: str) -> bool:
-        host, pid, _ = name.rsplit("-", 2)
-        if host != socket.gethostname() or not pid.isdigit():
-            return False
-        return int(pid) == os.getpid() or not psutil.pid_exists(int(pid))
+def open_spool(settings: Settings) -> Spool:
+    """Return the spool that the settings name.
+
+    Raises:
+        SettingsError: the extra `s3` is needed and not installed.
+    """
+    return Spool(
+        settings.state.directory.absolute() / "spool",
+        storage=open_storage(settings, "spool"),
+        minimum_free_bytes=settings.listener.minimum_free_mb << 20,
+        maximum_instance_bytes=settings.listener.maximum_instance_mb << 20,
+    )
 
 
-def _flat(key: str) -> str:
-    return key.replace("/", "-")
+def _instance(key: str) -> str:
+    return f"instances/{key}"
+
+
+def _orphan(key: str) -> str:
+    return f"orphans/{key.replace('/', '-')}"
+
+
+def _check(path: Path, instance: Instance) -> None:
+    """Compare the data set, which stands at the end of the file, with what was recorded when it arrived."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - instance.size))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != instance.sha256:
+        raise DamagedFileError(
+            f"the file {_instance(instance.key)} is not what arrived: restore it from a backup, then pellucid retry"
+        )

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bucket import Bucket, Server
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -25,3 +31,23 @@ def _no_settings_from_outside() -> None:
     for name in list(os.environ):
         if name.startswith("PELLUCID"):
             del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """An S3-compatible server on loopback."""
+    # It takes seconds to import, which only those pay who need it.
+    from bucket import Server  # noqa: PLC0415
+
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: Server) -> Bucket:
+    """A bucket of its own."""
+    from bucket import Bucket  # noqa: PLC0415
+
+    return Bucket(server=s3_server)

@@ -23,10 +23,10 @@ from service.ledger.report import Reports
 from service.ledger.work import Work
 from service.metrics import WorkerMetrics
 from service.observe import configure_logging
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.pipelines import load_pipelines
 from service.queue import PROCESS, QUEUES, make_app
-from service.spool import Spool
+from service.spool import open_spool
 from service.tracing import Traces, open_traces
 from workers.registry import check_names
 from workers.watch import watch
@@ -99,14 +99,16 @@ class _Child:
         registry = CollectorRegistry()
         metrics = WorkerMetrics(registry)
         reports = Reports(engine)
-        health = Health({"ledger": reports.answers})
+        spool, outbox = open_spool(settings), open_outbox(settings)
+        spool.prepare()
+        health = Health({"ledger": reports.answers, "outbox": outbox.check})
         self._traces = open_traces(settings, "worker")
         self._runner = tasks.JobRunner(
             settings=settings,
             pipelines=load_pipelines(settings),
             work=Work(engine),
-            spool=Spool(settings.state.directory / "spool"),
-            outbox=Outbox(settings.state.directory / "outbox"),
+            spool=spool,
+            outbox=outbox,
             trail=open_trail(settings, "worker", failed=metrics.audit_failures.inc),
             metrics=metrics,
             traces=self._traces,

@@ -23,10 +23,10 @@ from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.work import Work
 from service.observe import configure_logging
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.queue import PROCESS, QUEUES, enqueue, make_app
 from service.settings import load_settings
-from service.spool import Spool
+from service.spool import open_spool
 from workers.bench_books import (
     DESTINATION,
     OBJECT_BYTES,
@@ -111,7 +111,7 @@ class Bench:
         self._engine = open_database(settings.database_url)
         self._app = make_app(settings)
         self._arrivals, self._work = Arrivals(self._engine), Work(self._engine)
-        self._spool, self._outbox = Spool(folder / "spool"), Outbox(folder / "outbox")
+        self._spool, self._outbox = open_spool(settings), open_outbox(settings)
         self._spool.prepare()
         self._number = 0
 
@@ -219,8 +219,7 @@ class SleepingRunner:
     def __init__(self, settings: Settings, sleep_s: float) -> None:
         self.engine = open_database(settings.database_url)
         self._work = Work(self.engine)
-        self._spool = Spool(settings.state.directory / "spool")
-        self._outbox = Outbox(settings.state.directory / "outbox")
+        self._spool, self._outbox = open_spool(settings), open_outbox(settings)
         self._lease_s = settings.worker.lease_s
         self._sleep_s = sleep_s
 
@@ -229,7 +228,8 @@ class SleepingRunner:
         claim = self._work.claim(job_id, lease_s=self._lease_s, maximum_attempts=3)
         if claim is None:
             return
-        content = self._spool.path(claim.inputs[0].key).read_bytes()
+        with self._spool.files(claim.inputs) as (path,):
+            content = path.read_bytes()
         time.sleep(self._sleep_s)
         key = self._outbox.keep(job_id, content + job_id.encode())
         self._work.finish(claim, [make_object(claim.inputs[0].sop_instance_uid, job_id, key)], [DESTINATION])

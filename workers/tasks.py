@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.destinations import destinations_of, kinds_for, outputs_to_build
-from service.errors import NotEligibleError, OutOfSpaceError, PermanentError
+from service.errors import DamagedFileError, NotEligibleError, PermanentError, RetryableError
 from service.intake import new_job
 from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
@@ -105,12 +105,13 @@ class JobRunner:
         except PermanentError as error:
             self._work.finish(claim, [], [], state=JobState.FAILED, reason=str(error))
             return JobState.FAILED
-        except OutOfSpaceError as error:
-            # Not the study's fault: it waits for space, however long that takes.
+        except RetryableError as error:
+            # Not the study's fault: it waits for space, or for the store, however long that takes.
             return self._work.give_back(claim, reason=str(error), maximum_attempts=most, counts=False)
         except Exception as error:  # noqa: BLE001 -- the outer loop of a job: whatever it is, the job says so
             # The type alone: the text of an unforeseen error may hold a patient's data.
-            reason = f"attempt {claim.job.attempts} failed: {type(error).__name__}"
+            words = str(error) if isinstance(error, DamagedFileError) else type(error).__name__
+            reason = f"attempt {claim.job.attempts} failed: {words}"
             return self._work.give_back(claim, reason=reason, maximum_attempts=most)
 
     def _analyse(self, claim: Claim) -> JobState:
@@ -171,14 +172,15 @@ class JobRunner:
 
     def _analyse_unit(self, analyst: Analyst, claim: Claim, unit: Sequence[Instance]) -> Analysis | SeriesAnalysis:
         destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
-        paths = [self._spool.path(instance.key) for instance in unit]
-        analyse = partial(analyst.analyse_series, paths) if analyst.reads_series else partial(analyst.analyse, paths[0])
-        return analyse(
-            job_id=claim.job.id,
-            created_at=self._settings.local(claim.job.created_at),
-            supersedes=claim.replaced,
-            outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
-        )
+        with self._spool.files(unit) as paths:
+            series = analyst.reads_series
+            analyse = partial(analyst.analyse_series, paths) if series else partial(analyst.analyse, paths[0])
+            return analyse(
+                job_id=claim.job.id,
+                created_at=self._settings.local(claim.job.created_at),
+                supersedes=claim.replaced,
+                outputs=outputs_to_build(destinations, analyst.pipeline, self._peers),
+            )
 
     def _outdated(self, job: Job, analyst: Analyst) -> str:
         """Return what a job was made for when that is not what runs here, else nothing."""
@@ -205,9 +207,9 @@ class JobRunner:
         self._metrics.stages.labels("explaining").observe(sum(entry.seconds for entry in result.attributions))
 
     def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> BuiltObject:
-        path = self._spool.path(claim.inputs[0].key)
         created_at = self._settings.local(claim.job.created_at)
-        return analyst.refuse(path, job_id=claim.job.id, created_at=created_at, reason=reason)
+        with self._spool.files(claim.inputs[:1]) as (path,):
+            return analyst.refuse(path, job_id=claim.job.id, created_at=created_at, reason=reason)
 
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str

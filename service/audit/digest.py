@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from service.settings import Settings
 
-_SECRETS = frozenset({"token", "password", "database_url", "broker_url"})
+_SECRETS = frozenset({"token", "password", "database_url", "broker_url", "access_key_id", "secret_access_key"})
 
 
 def settings_digest(settings: Settings) -> str:

@@ -12,7 +12,7 @@ from faults.modality import Modality
 from faults.reconcile import Auditor, Balance
 from faults.report import Row
 from service.errors import DestinationError
-from service.outbox import Outbox
+from service.storage import Folder
 from workers.sandbox import PACS_AE
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Lab:
         )
         self.modality = Modality(folder / "films", ports=self.pellucid.ports, seed=self.rng.randrange(1, 900))
         self.auditor = Auditor(self.pellucid, archive)
-        self.outbox = Outbox(self.pellucid.settings.state.directory / "outbox")
+        self.outbox = Folder(self.pellucid.settings.state.directory / "outbox")
         before(self)
 
     def __enter__(self) -> Self:

@@ -12,9 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from faults.content import dataset_sha256
 from service.ledger import schema
-from service.outbox import Outbox
 from service.records import DeliveryState, JobState
-from service.spool import Spool
+from service.storage import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +51,7 @@ class Auditor:
         self._installation = installation
         self._archive = archive
         directory = installation.settings.state.directory
-        self._spool, self._outbox = Spool(directory / "spool"), Outbox(directory / "outbox")
+        self._spool, self._outbox = Folder(directory / "spool" / "instances"), Folder(directory / "outbox")
 
     def wait_settled(self, sent: Iterable[Sent], *, timeout_s: float) -> float:
         """Wait until nothing is under way any more, at most so long; return the seconds that it took."""
@@ -134,7 +133,7 @@ class Auditor:
         found.duplicated += [f"object {uid}: in the PACS, not in the ledger" for uid in sorted(unknown)]
         expected = {row.key for row in rows}
         # What an unfinished job left is made again; whether with the same bytes shows when it is done.
-        made = {self._outbox.key(path) for path in self._outbox.files() if path.parent.name in done}
+        made = {entry.key for entry in self._outbox.entries("") if entry.key.split("/")[1] in done}
         found.duplicated += [f"file {key}: made again with other bytes" for key in sorted(made - expected)]
 
     def _made_meanwhile(self) -> set[str]:

@@ -20,11 +20,11 @@ from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
 from service.metrics import WorkerMetrics
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.pipelines import load_pipelines
 from service.records import Instance, JobState
 from service.settings import load_settings, packaged_config
-from service.spool import Spool
+from service.spool import open_spool
 from workers.phantom.files import write_samples
 from workers.tasks import JobRunner
 
@@ -42,9 +42,6 @@ class House:
 
     def __init__(self, folder: Path, **changes: object) -> None:
         self.now = 1_770_000_000.0
-        self.spool = Spool(folder / "spool")
-        self.spool.prepare()
-        self.outbox = Outbox(folder / "outbox")
         settings = load_settings(
             None,
             {
@@ -53,6 +50,9 @@ class House:
             },
         )
         self.settings = settings
+        self.folder = folder
+        self.spool, self.outbox = open_spool(settings), open_outbox(settings)
+        self.spool.prepare()
         self.engine: Engine = open_database(settings.database_url)
         clock = lambda: self.now  # noqa: E731
         self.arrivals, self.work = Arrivals(self.engine, clock), Work(self.engine, clock)
@@ -113,7 +113,7 @@ class House:
 
     def objects(self, number: int = 0) -> list[bytes]:
         job = self.reports.jobs()[number].job
-        return [self.outbox.path(entry.key).read_bytes() for entry in self.reports.objects_of(job.id)]
+        return [(self.folder / "outbox" / entry.key).read_bytes() for entry in self.reports.objects_of(job.id)]
 
 
 def _pipelines(folder: Path, changes: dict[str, object]) -> Path:
@@ -206,7 +206,9 @@ def test_a_film_that_cannot_be_decoded_stays_and_its_job_says_why(films: list[Pa
     report = house.reports.jobs()[0]
     assert state is JobState.REFUSED
     assert report.job.reason
-    assert house.spool.path(house.arrivals.instances_of_study(film.StudyInstanceUID, "PELLUCID")[0].key).is_file()
+    assert (
+        house.spool.root / "instances" / house.arrivals.instances_of_study(film.StudyInstanceUID, "PELLUCID")[0].key
+    ).is_file()
 
 
 def test_the_audit_trail_names_inputs_model_and_objects_of_a_result(house: House, films: list[Path]) -> None:
@@ -221,7 +223,7 @@ def test_the_audit_trail_names_inputs_model_and_objects_of_a_result(house: House
     (uid,) = job.sop_instance_uids
     assert found[f"input {uid} sha256"] == hashlib.sha256(films[0].read_bytes()).hexdigest()
     for entry in house.reports.objects_of(job.id):
-        content = house.outbox.path(entry.key).read_bytes()
+        content = (house.folder / "outbox" / entry.key).read_bytes()
         assert found[f"object {entry.sop_instance_uid} sha256"] == hashlib.sha256(content).hexdigest()
 
 

@@ -10,12 +10,13 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
 from dicom_nodes.destinations import find_destination
-from dicom_nodes.sender import Sender, open_outbox, run_sender
+from dicom_nodes.sender import Sender, run_sender
 from service.ledger.arrivals import Arrivals
 from service.ledger.creation import NewJob
 from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.ledger.work import Work
+from service.outbox import open_outbox
 from service.records import Instance, OutboxObject
 from service.settings import Settings, load_settings
 from tests.integration.test_network_hostile import wait_until
@@ -207,7 +208,7 @@ def test_an_unknown_destination_waits_and_says_what_to_add(archive: Archive, tmp
 def test_an_altered_file_is_never_sent(archive: Archive, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, archive.port)
     reports = finished_job(settings, tmp_path)
-    (path,) = [entry for entry in open_outbox(settings).root.rglob("*.dcm")]  # noqa: C416
+    (path,) = [entry for entry in (tmp_path / "state" / "outbox").rglob("*.dcm")]  # noqa: C416
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert Sender(settings).deliver("@PACS", threading.Event()) == 0
     assert "missing or altered" in reports.jobs()[0].delivery_reason

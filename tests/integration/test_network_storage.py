@@ -54,7 +54,7 @@ def test_an_instance_is_kept_byte_for_byte_and_recorded(listener: Station, tmp_p
     assert (instance.sop_instance_uid, instance.study_instance_uid) == ("1.2.3.4", "1.2.3")
     assert (instance.modality, instance.calling_ae, instance.called_ae) == ("CR", "TEST", AE)
     assert (instance.address, instance.ours) == ("127.0.0.1", False)
-    kept = listener.spool.path(instance.key)
+    kept = listener.spool.root / "instances" / instance.key
     assert dcmread(kept) == dcmread(path)
     assert kept.read_bytes().endswith(path.read_bytes()[-instance.size :])
     assert listener.woken

@@ -97,7 +97,7 @@ def test_every_instance_of_a_request_is_stored_as_c_store_would(door: Entrance, 
         ("STOW", "PELLUCID", "127.0.0.1")
     }
     for entry in stored:
-        assert dcmread(door.spool.path(entry.key)) == dcmread(tmp_path / f"{entry.sop_instance_uid}.dcm")
+        assert dcmread(door.spool.root / "instances" / entry.key) == dcmread(tmp_path / f"{entry.sop_instance_uid}.dcm")
     # The request is over, so its studies wait for nothing but the quiet period.
     assert len(door.arrivals.complete_studies(quiet_period_s=0.0)) == 1
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_nodes.listener import Round, open_spool
+from dicom_nodes.listener import Round
 from dicom_nodes.peers import permitted
 from dicom_nodes.ports import bind
 from service.errors import SettingsError
 from service.settings import load_settings
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     from pathlib import Path

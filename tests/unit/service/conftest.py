@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,12 +14,16 @@ from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import Work
 from service.records import Instance
+from service.storage import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bucket import Bucket
     from sqlalchemy import Engine
+
+    from service.storage import Storage
 
 
 @dataclass
@@ -68,3 +74,26 @@ def books(tmp_path: Path) -> Iterator[Books]:
     engine = open_database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     yield Books(engine)
     engine.dispose()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, bucket: Bucket) -> Storage:
+    """Every storage that there is: whoever takes this promises the same of each."""
+    if request.param == "folder":
+        return Folder(tmp_path / "kept")
+    from service.s3 import S3Storage  # noqa: PLC0415
+
+    return S3Storage(bucket.section(), "spool", copies=tmp_path / "copies", attempts=1)
+
+
+@pytest.fixture
+def grow_old(storage: Storage, bucket: Bucket, tmp_path: Path) -> Callable[[float], None]:
+    """Make everything in the storage so many seconds older."""
+    if not isinstance(storage, Folder):
+        return bucket.age
+
+    def age(seconds: float) -> None:
+        for path in (tmp_path / "kept").rglob("*.dcm"):
+            os.utime(path, (time.time(), path.stat().st_mtime - seconds))
+
+    return age

@@ -15,12 +15,12 @@ from service.audit.trail import Trail
 from service.audit.verify import verify
 from service.ledger.creation import NewJob
 from service.ledger.transactions import moment
-from service.outbox import Outbox
+from service.outbox import open_outbox
 from service.records import OutboxObject
 from service.retention import DAY_S, Keeper, Purge
 from service.retention_commands import purge_regularly
 from service.settings import load_settings
-from service.spool import Spool
+from service.spool import open_spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +44,11 @@ class House:
             **{f"PELLUCID__{name}": value for name, value in settings.items()},
         }
         self.settings = load_settings(None, variables)
+        self.folder = folder
         self.books = books
         self.clock = self.books.clock
         self.clock.now = 1_770_000_000.0
-        self.spool, self.outbox = Spool(folder / "spool"), Outbox(folder / "outbox")
+        self.spool, self.outbox = open_spool(self.settings), open_outbox(self.settings)
         self.spool.prepare()
         self.log = AuditLog(folder / "audit", self.clock)
         self.trail = Trail(self.log, process="test", clock=self.clock)
@@ -69,7 +70,7 @@ class House:
             sop, study=study, key=key, sha256=incoming.sha256, size=len(content), received_at=moment(self.clock.now)
         )
         self.books.arrivals.close_association("a")
-        return self.spool.path(key)
+        return self.folder / "spool" / "instances" / key
 
     def make_job(self, sop: str = "1.2.3.4", *, study: str = "1.2.3") -> str:
         job = NewJob(
@@ -109,7 +110,7 @@ class House:
             size=6,
         )
         self.books.work.finish(self.claim(job), [made], ["pacs"])
-        return self.outbox.path(key)
+        return self.folder / "outbox" / key
 
     def deliver(self) -> None:
         (delivery,) = self.books.deliveries.claim("pacs", lease_s=60)
@@ -267,10 +268,10 @@ def test_zero_days_keep_for_ever(tmp_path: Path, books: Books) -> None:
 
 
 def test_a_file_in_the_outbox_that_no_row_names_goes_after_a_day(house: House) -> None:
-    left = house.outbox.path(house.outbox.keep("f" * 32, b"left by a worker that died"))
-    os.utime(left, (house.clock.now, house.clock.now))
+    left = house.folder / "outbox" / house.outbox.keep("f" * 32, b"left by a worker that died")
     assert house.keeper.purge() == NOTHING
-    house.days_pass(2)
+    two_days_ago = time.time() - 2 * DAY_S
+    os.utime(left, (two_days_ago, two_days_ago))
     assert house.keeper.purge().orphans == 1
     assert not left.exists()
 
@@ -330,7 +331,7 @@ def test_purging_by_itself_goes_on_until_it_is_told_to_stop(house: House) -> Non
     house.receive()
     house.finish(house.make_job())
     house.deliver()
-    left = house.outbox.path(house.outbox.keep("f" * 32, b"left by a worker that died"))
+    left = house.folder / "outbox" / house.outbox.keep("f" * 32, b"left by a worker that died")
     os.utime(left, (0, 0))
     stop = threading.Event()
     thread = threading.Thread(target=purge_regularly, args=(house.settings, stop), daemon=True)
