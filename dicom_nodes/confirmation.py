@@ -15,6 +15,7 @@ from dicom_nodes.requestor import Destination, NotAcceptedError
 from dicom_nodes.status import Verdict
 from service.errors import DamagedFileError, DestinationError, RetryableError
 from service.records import DeliveryState
+from service.tracing import Traces
 
 if TYPE_CHECKING:
     import threading
@@ -35,14 +36,16 @@ _SAME_ASSOCIATION_S = 2.0
 """So long a report may come on the association that asked; later ones come to our listener."""
 _LONGEST_PATIENCE_S = 86_400.0
 _SOP_INSTANCE = "00080018"
+_REPORTED = "commitment-report"
 
 
 class Settlement:
     """Puts what a peer says of objects into the ledger."""
 
-    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail) -> None:
+    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail, traces: Traces | None = None) -> None:
         self._deliveries = deliveries
         self._trail = trail
+        self._traces = traces or Traces()
         self._first_s = settings.sender.first_retry_s
         self._longest_s = settings.sender.longest_retry_s
 
@@ -57,8 +60,7 @@ class Settlement:
             if uid in report.failed:
                 self._failed(delivery, *failure(report.failed[uid]))
             elif uid in report.committed:
-                self._trail.confirmed(delivery, held=True, answer="Storage Commitment")
-                self._deliveries.delivered(delivery)
+                self._committed(delivery)
         return len(waiting)
 
     def send_again(self, delivery: Delivery, reason: str) -> None:
@@ -73,21 +75,29 @@ class Settlement:
         self._trail.confirmed(delivery, held=False, answer=reason)
         self._deliveries.rejected(delivery, reason=reason)
 
+    def _committed(self, delivery: Delivery) -> None:
+        with self._traces.confirming(_REPORTED, [delivery]):
+            self._trail.confirmed(delivery, held=True, answer="Storage Commitment")
+            self._deliveries.delivered(delivery)
+
     def _failed(self, delivery: Delivery, verdict: Verdict, reason: str) -> None:
-        if verdict is Verdict.REJECTED:
-            self.reject(delivery, reason)
-        else:
-            self.send_again(delivery, reason)
+        with self._traces.confirming(_REPORTED, [delivery]) as step:
+            step.error = str(verdict)
+            if verdict is Verdict.REJECTED:
+                self.reject(delivery, reason)
+            else:
+                self.send_again(delivery, reason)
 
 
 class Confirmer:
     """Asks peers for what they were sent."""
 
-    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail) -> None:
+    def __init__(self, deliveries: Deliveries, settings: Settings, trail: Trail, traces: Traces | None = None) -> None:
         self._deliveries = deliveries
         self._settings = settings
         self._trail = trail
-        self._settlement = Settlement(deliveries, settings, trail)
+        self._traces = traces or Traces()
+        self._settlement = Settlement(deliveries, settings, trail, self._traces)
         self._reader = Reader(deliveries.engine, settings)
 
     def confirm(self, destination: str, stop: threading.Event) -> None:
@@ -127,7 +137,8 @@ class Confirmer:
         )
         instances = [(entry.object.sop_class_uid, entry.object.sop_instance_uid) for entry in batch]
         try:
-            report = request_commitment(to, transaction, instances, wait_s=_SAME_ASSOCIATION_S)
+            with self._traces.confirming("commitment-request", batch):
+                report = request_commitment(to, transaction, instances, wait_s=_SAME_ASSOCIATION_S)
         except NotAcceptedError:
             log.warning("%s does not offer Storage Commitment: its success has to do", to.called)
             for delivery in batch:
@@ -144,7 +155,7 @@ class Confirmer:
     def _look_for(self, peer: Peer, to: Destination | WebDestination, batch: Sequence[Delivery]) -> None:
         limit_s = self._settings.sender.confirm_timeout_s
         for delivery in batch:
-            if _holds(to, delivery):
+            if self._finds(to, delivery):
                 if peer.confirm == "retrieve":
                     self._read_back(peer, to, delivery)
                 else:
@@ -155,9 +166,17 @@ class Confirmer:
             else:
                 self._later([delivery], reason="sent; the peer does not find it yet")
 
+    def _finds(self, to: Destination | WebDestination, delivery: Delivery) -> bool:
+        with self._traces.confirming("query", [delivery]) as step:
+            found = _holds(to, delivery)
+            step.error = "" if found else "not found"
+        return found
+
     def _read_back(self, peer: Peer, to: Destination | WebDestination, delivery: Delivery) -> None:
         try:
-            found = self._reader.check(peer, to, delivery.object)
+            with self._traces.confirming("read-back", [delivery]) as step:
+                found = self._reader.check(peer, to, delivery.object)
+                step.error = "differs" if found.lie else ""
         except RetryableError as error:
             self._later([delivery], reason=f"sent, not read back: {error}")
             return

@@ -160,7 +160,11 @@ class Listener:
             called={settings.listener.ae_title, *titles},
             calling=settings.listener.calling_ae_titles,
             peers=Peers(settings.peers, known_only=settings.listener.known_peers_only),
-            notices=Notices(arrivals, Settlement(Deliveries(engine), settings, self._trail), announced=self._woken.set),
+            notices=Notices(
+                arrivals,
+                Settlement(Deliveries(engine), settings, self._trail, self._traces),
+                announced=self._woken.set,
+            ),
         )
         self._servers = bind_all(settings, service, witness.turned_away)
         self._web = bind_web(settings, self._store, titles) if settings.dicomweb.port else None

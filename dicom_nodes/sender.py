@@ -61,7 +61,7 @@ class Sender:
         self._metrics = SenderMetrics(self._registry)
         self._trail = open_trail(settings, "sender", failed=self._metrics.audit_failures.inc)
         self._traces = open_traces(settings, "sender")
-        self._confirmer = Confirmer(self._deliveries, settings, self._trail)
+        self._confirmer = Confirmer(self._deliveries, settings, self._trail, self._traces)
         self._health = Health({"ledger": self._reports.answers, "outbox": self._outbox.check})
         self._threads: dict[str, threading.Thread] = {}
 
@@ -166,16 +166,8 @@ class Sender:
         self, delivery: Delivery, to: Destination | WebDestination, outcome: SendOutcome, *, begun_at: float
     ) -> None:
         """Trace, count, audit. Before the ledger: what it calls delivered is in the log, however this process ends."""
-        self._traces.note(
-            "deliver",
-            delivery.object.study_instance_uid,
-            begun_at=begun_at,
-            error="" if outcome.verdict is Verdict.DELIVERED else str(outcome.verdict),
-            job=delivery.object.job_id,
-            kind=delivery.object.kind,
-            destination=delivery.destination,
-            attempt=delivery.attempts + 1,
-        )
+        error = "" if outcome.verdict is Verdict.DELIVERED else str(outcome.verdict)
+        self._traces.note_delivery("deliver", delivery, attempt=delivery.attempts + 1, begun_at=begun_at, error=error)
         self._metrics.deliveries.labels(delivery.destination, outcome.verdict).inc()
         if outcome.verdict is not Verdict.RETRY:
             status = "no status" if outcome.status is None else describe(outcome.status)

@@ -1,4 +1,4 @@
-"""Traces of studies, from association to delivery: one trace a study, off unless `[tracing]` names a collector.
+"""Traces of studies, from association to confirmed delivery: one trace a study, off unless `[tracing]` says where to.
 
 Nothing is carried from process to process, least of all through the queue: a trace's identifier follows from the
 study, which listener, worker and sender all know. Spans hold job ids, names of ours and counts; of a study's UID only
@@ -10,12 +10,26 @@ from __future__ import annotations
 import hashlib
 import importlib
 import logging
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from service.records import Delivery
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What is under way; it is noted when it ends."""
+
+    error: str = ""
+    """Set it where the step failed and raised nothing: a class of errors."""
 
 
 class Traces:
@@ -41,6 +55,33 @@ class Traces:
             error: a class of errors when it failed, never a text that others wrote.
             attributes: ids and names of ours, counts.
         """
+
+    def note_delivery(self, name: str, delivery: Delivery, *, attempt: int, begun_at: float, error: str = "") -> None:
+        """Note a step of one object's delivery; `attempt` counts its sendings from 1, the others are as for `note`."""
+        self.note(
+            name,
+            delivery.object.study_instance_uid,
+            begun_at=begun_at,
+            error=error,
+            job=delivery.object.job_id,
+            kind=delivery.object.kind,
+            destination=delivery.destination,
+            attempt=attempt,
+        )
+
+    @contextmanager
+    def confirming(self, name: str, batch: Sequence[Delivery]) -> Iterator[Step]:
+        """Note a step of confirming what was sent, once for each object; what it raises is noted by its class."""
+        step, begun_at = Step(), time.time()
+        try:
+            yield step
+        except Exception as error:
+            step.error = type(error).__name__
+            raise
+        finally:
+            for delivery in batch:
+                # The sending that is confirmed has been counted already.
+                self.note_delivery(name, delivery, attempt=delivery.attempts, begun_at=begun_at, error=step.error)
 
     def close(self) -> None:
         """Hand on what is still here, within seconds."""
