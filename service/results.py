@@ -80,6 +80,9 @@ class Assessment:
     reasons: tuple[str, ...]
     """Short sentences for a radiologist; empty only when reliable."""
     measures: tuple[Measure, ...]
+    senseless: tuple[str, ...] = ()
+    """Sentences on figures that make no sense for this input, or this set of methods, and so were not taken. None of
+    them is a doubt; a figure that should have been taken and was not is among the reasons."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 
 from service.errors import ModelError, UnsupportedMethodError
 from workers.assessors.case import Scene, Subject
-from workers.assessors.faithfulness import Curves, order_of
+from workers.assessors.faithfulness import Curves
 from workers.bench_peers import PEERS, PeerMap, Task, quiet
 from workers.explainers.hiding import HiddenImage, replacement
 from workers.explainers.passes import Gradients
@@ -166,7 +166,7 @@ class Bench:
 
     def _fidelity(self, values: torch.Tensor) -> tuple[float, float]:
         subject = Subject(method="", title="", label=self.task.label, map=values)
-        areas = self._curves.of(order_of(subject.cells))
+        areas = self._curves.of(self._curves.order(subject.cells))
         return round(areas.deletion, 4), round(areas.insertion, 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from workers.assessors.faithfulness import Faithfulness
 from workers.assessors.plausibility import Plausibility
 from workers.assessors.shortcut import FILMS, STEPS, as_batch, grey_of, lettered_phantom, teach_shortcut
 from workers.assessors.stability import Stability
+from workers.bench_series import criteria_of_series, gather_series, localise_heads
 from workers.device import choose_device
 from workers.evaluation.localisation import Place, centre_prior, place, soften
 from workers.evaluation.planted import known_phantoms, planted_films
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from workers.assessors.calibration import Gathered
     from workers.evaluation.planted import KnownImage
     from workers.interfaces import Classifier, Explainer
+    from workers.models.package import PackagedClassifier
 
 FIRST_PHANTOM = 7_000_000_000
 """Seed of the first phantom; no training run and no other benchmark draws from here on."""
@@ -73,11 +77,17 @@ class Tally:
 def localisation(
     ctx: click.Context, *, phantoms: int, dear: int, methods: str, model: str, labelled: int, as_json: bool
 ) -> None:
-    """Where explanations lie on phantoms with known opacities, and whether a model with a shortcut is caught."""
+    """Where explanations lie on phantoms with known lesions, and whether a model with a shortcut is caught.
+
+    A model of CT or MR series is given phantom heads, and its maps' verdicts are counted as well.
+    """
     classifier = _classifier(ctx, model)
     explainers = load_explainers(_names(methods), {})
     with Progress(console=Console(stderr=True)) as progress:
         advance = _bar(progress, "phantoms", phantoms)
+        if classifier.card.series is not None:
+            _echo(localise_heads(classifier, explainers, phantoms, dear=dear, advance=advance), as_json=as_json)
+            return
         report = localise_phantoms(classifier, explainers, phantoms, dear=dear, advance=advance)
         if labelled:
             advance = _bar(progress, "shortcut", FILMS + STEPS + labelled)
@@ -93,25 +103,26 @@ def localisation(
     help="Folder of clear films; opacities are planted into them. Best films that chose nothing else of the model.",
 )
 @click.option("--planted", default=60, show_default=True, type=click.IntRange(min=0), help="Planted films.")
-@click.option("--labelled", default=40, show_default=True, type=click.IntRange(min=1), help="Films of the shortcut.")
+@click.option("--labelled", default=40, show_default=True, type=click.IntRange(min=1), help="Of the shortcut.")
 @click.option("--model", default="", help="Name of a model package; default: the default pipeline's.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
 def thresholds(
     ctx: click.Context, *, phantoms: int, films: Path | None, planted: int, labelled: int, model: str, as_json: bool
 ) -> None:
-    """Print thresholds of the verdict for a pipeline's TOML, with what each costs and catches. See docs/trust.md."""
+    """Print thresholds of the verdict for a pipeline's TOML, with what each costs and catches. See docs/trust.md.
+
+    For a model of CT or MR series, --phantoms are heads with a lesion, and --labelled heads with a tube beside them.
+    """
     classifier = _classifier(ctx, model)
-    sets: dict[str, Iterator[KnownImage]] = {"phantoms": known_phantoms(phantoms, seed=3)}
-    if films is not None:
-        sets["planted films"] = islice(planted_films(films, planted, 0), 2 * planted)
+    criteria = tuple(c for a in (Faithfulness(), Stability(), Plausibility()) for c in a.criteria)
     with Progress(console=Console(stderr=True)) as progress:
-        shortcut = teach_shortcut(1, _bar(progress, "teaching the shortcut", FILMS + STEPS))
-        total = phantoms + (planted if films else 0) + labelled
-        gathered = gather(
-            classifier, GradCam(), sets, shortcut, lettered=labelled, advance=_bar(progress, "measuring", total)
-        )
-    criteria = [c for a in (Faithfulness(), Stability(), Plausibility()) for c in a.criteria]
+        bar = partial(_bar, progress)
+        if classifier.card.series is None:
+            gathered = _gather_films(classifier, phantoms, (films, planted), labelled, bar)
+        else:
+            gathered = gather_series(classifier, heads=phantoms, tubes=labelled, progress=bar)
+            criteria = criteria_of_series(classifier, criteria)
     proposals = propose(gathered, criteria)
     counts = {name: len(rows) for name, rows in gathered.good.items()}
     if as_json:
@@ -124,14 +135,30 @@ def thresholds(
         }
         click.echo(json.dumps({**rest, "thresholds": [asdict(p) for p in proposals]}, indent=2))
         return
-    click.echo(f"# good maps: {counts}; by chance: {len(gathered.chance)}; of the label reader: {labelled}")
-    click.echo(f"# maps that missed the opacity: {gathered.missed}; {BELOW}: {gathered.negative}")
+    click.echo(f"# good maps: {counts}; by chance: {len(gathered.chance)}; of the shortcut's reader: {labelled}")
+    click.echo(f"# maps that missed the lesion: {gathered.missed}; {BELOW}: {gathered.negative}")
     for p in proposals:
         click.echo(
             f"\n[explanation.thresholds.{p.measure}]  # good flagged {p.good_flagged:.1%}, hidden "
             f"{p.good_hidden:.1%}; bad flagged {p.bad_flagged:.1%}, hidden {p.bad_hidden:.1%}"
         )
         click.echo(f"caution = {p.caution}\nhide = {p.hide}")
+
+
+def _gather_films(
+    classifier: Classifier,
+    phantoms: int,
+    planted: tuple[Path | None, int],
+    labelled: int,
+    bar: Callable[[str, int], Callable[[int], None]],
+) -> Gathered:
+    folder, count = planted
+    sets: dict[str, Iterator[KnownImage]] = {"phantoms": known_phantoms(phantoms, seed=3)}
+    if folder is not None:
+        sets["planted films"] = islice(planted_films(folder, count, 0), 2 * count)
+    shortcut = teach_shortcut(1, bar("teaching the shortcut", FILMS + STEPS))
+    advance = bar("measuring", phantoms + (count if folder else 0) + labelled)
+    return gather(classifier, GradCam(), sets, shortcut, lettered=labelled, advance=advance)
 
 
 def localise_phantoms(
@@ -229,7 +256,7 @@ def _names(methods: str) -> list[str]:
     return chosen
 
 
-def _classifier(ctx: click.Context, model: str) -> Classifier:
+def _classifier(ctx: click.Context, model: str) -> PackagedClassifier:
     settings = settings_of(ctx)
     name = model or load_pipelines(settings)[0].pipeline.model
     return load_package(settings.models_directory / name, choose_device(settings.worker.device))

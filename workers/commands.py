@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from service.pipelines import load_pipelines
 from workers.app import run_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from service.pipelines import Pipeline
     from workers.pipeline import Analysis, Analyst, SeriesAnalysis
@@ -105,29 +106,62 @@ class ExplainedFile:
 
 def explain_files(analyst: Analyst, files: Sequence[Path], out: Path, *, now: datetime) -> list[ExplainedFile]:
     """Analyse files one by one, or study by study where the model reads series; a refused one stops no other."""
-    out.mkdir(parents=True, exist_ok=True)
-    if analyst.reads_series:
-        return _explain_series(analyst, files, out, now)
     from workers.explain_page import Film, write_page  # noqa: PLC0415 - torch comes with it
 
+    out.mkdir(parents=True, exist_ok=True)
     rows: list[ExplainedFile] = []
     refused: list[tuple[str, str]] = []
 
+    def refuse(file: Path, error: PellucidError) -> None:
+        rows.append(ExplainedFile(file=_shown(file), reason=str(error)))
+        refused.append((Path(_shown(file)).name, str(error)))
+
     def films() -> Iterator[Film]:
         """Analyse while the page is written: a folder of films would not fit into memory."""
-        for number, file in enumerate(track(files, description="explaining", console=Console(stderr=True))):
-            stem = _stem(number, file)
+        inputs = _studies(analyst, files, refuse) if analyst.reads_series else _images(analyst, files)
+        for one in track(inputs, description="explaining", console=Console(stderr=True)):
             try:
-                analysis = analyst.analyse(file, job_id=f"explain-{os.getpid()}-{stem}"[:64], created_at=now)
+                analysis = one.analyse(job_id=f"explain-{os.getpid()}-{one.stem}"[:64], created_at=now)
             except PellucidError as error:
-                rows.append(ExplainedFile(file=_shown(file), reason=str(error)))
-                refused.append((Path(_shown(file)).name, str(error)))
+                refuse(one.file, error)
                 continue
-            rows.append(_write_objects(analysis, file, out, stem))
-            yield Film(name=Path(_shown(file)).name, stem=stem, analysis=analysis)
+            rows.append(_write_objects(analysis, one.file, out, one.stem))
+            yield Film(name=Path(_shown(one.file)).name, stem=one.stem, analysis=analysis)
 
     write_page(films(), refused, out)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """What is analysed at once: a file, or the files of a study."""
+
+    file: Path
+    """Or the folder of the study's first file."""
+    stem: str
+    analyse: Callable[..., Analysis | SeriesAnalysis]
+
+
+def _images(analyst: Analyst, files: Sequence[Path]) -> list[_Input]:
+    return [
+        _Input(file=file, stem=_stem(number, file), analyse=partial(analyst.analyse, file))
+        for number, file in enumerate(files)
+    ]
+
+
+def _studies(analyst: Analyst, files: Sequence[Path], refuse: Callable[[Path, PellucidError], None]) -> list[_Input]:
+    studies: dict[str, list[Path]] = {}
+    for file in files:
+        try:
+            header, _ = read_header(file)
+        except PellucidError as error:
+            refuse(file, error)
+        else:
+            studies.setdefault(text(header, "StudyInstanceUID"), []).append(file)
+    return [
+        _Input(file=paths[0].parent, stem=f"{number:04d}-series", analyse=partial(analyst.analyse_series, paths))
+        for number, paths in enumerate(studies.values())
+    ]
 
 
 def _stem(number: int, file: Path) -> str:
@@ -138,26 +172,6 @@ def _stem(number: int, file: Path) -> str:
 def _shown(file: Path) -> str:
     """Return a path that can be printed: names of files need not be text."""
     return re.sub(r"[\x00-\x1f\x7f]", "?", os.fsencode(file).decode("utf-8", "replace"))
-
-
-def _explain_series(analyst: Analyst, files: Sequence[Path], out: Path, now: datetime) -> list[ExplainedFile]:
-    studies: dict[str, list[Path]] = {}
-    rows = []
-    for file in files:
-        try:
-            header, _ = read_header(file)
-            studies.setdefault(text(header, "StudyInstanceUID"), []).append(file)
-        except PellucidError as error:
-            rows.append(ExplainedFile(file=_shown(file), reason=str(error)))
-    for number, paths in enumerate(track(studies.values(), description="explaining", console=Console(stderr=True))):
-        stem = f"{number:04d}-series"
-        try:
-            analysis = analyst.analyse_series(paths, job_id=f"explain-{os.getpid()}-{stem}", created_at=now)
-        except PellucidError as error:
-            rows.append(ExplainedFile(file=_shown(paths[0].parent), reason=str(error)))
-            continue
-        rows.append(_write_objects(analysis, paths[0].parent, out, stem))
-    return rows
 
 
 def _write_objects(analysis: Analysis | SeriesAnalysis, file: Path, out: Path, stem: str) -> ExplainedFile:

@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image as Picture
 
 from dicom_nodes.objects import captions, colour
+from dicom_nodes.objects.key_slices import key_slices, strongest_slice
 from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import scene
-from dicom_nodes.objects.subject import explained_findings, explanations_of, of_image
+from dicom_nodes.objects.series import SourceSeries
+from dicom_nodes.objects.subject import explained_findings, explanations_of, of_image, of_series
 from service.results import Verdict
 from workers.explain_style import INTRODUCTION, STYLE
 
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_nodes.objects.scene import Scene
+    from dicom_nodes.objects.subject import Subject
     from service.results import Assessment, Attribution, Finding, Measure, Result
-    from workers.pipeline import Analysis
+    from workers.pipeline import Analysis, SeriesAnalysis
 
 LARGEST = 720
 """Side of a film on the page, in pixels."""
@@ -43,12 +46,20 @@ UNASSESSED = ("caution", "! Not assessed")
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """One analysed file on the page."""
+    """One analysed file or series on the page."""
 
     name: str
     stem: str
     """What its pictures' names begin with."""
-    analysis: Analysis
+    analysis: Analysis | SeriesAnalysis
+
+    @property
+    def subject(self) -> Subject:
+        """What its pictures are about."""
+        source, result = self.analysis.source, self.analysis.result
+        if isinstance(source, SourceSeries):
+            return of_series(source.headers, source.series, result)
+        return of_image(source.header, source.image, result)
 
 
 def write_page(films: Iterable[Film], refused: Sequence[tuple[str, str]], out: Path) -> Path:
@@ -95,18 +106,33 @@ def _head(results: Sequence[Result]) -> str:
 
 
 def _film(film: Film, out: Path) -> str:
-    result = film.analysis.result
-    about = of_image(film.analysis.source.header, film.analysis.source.image, result)
+    result, about = film.analysis.result, film.subject
     parts = [f"<section><h2>{escape(film.name)}</h2>"]
     for finding in explained_findings(result):
         attributions = explanations_of(result, finding)
-        scenes = [scene(about, finding, attribution, 0) for attribution in attributions]
+        strongest = strongest_slice(about, finding)
+        scenes = [scene(about, finding, attribution, strongest) for attribution in attributions]
         parts.append(_summary(finding, result, attributions))
-        if scenes:
-            cards = [_original(scenes[0], film, out), *(_card(one, film, out) for one in scenes)]
-            parts.append(f'<div class="cards">{"".join(cards)}</div>')
+        cards = [_original(scenes[0], film, out), *(_card(one, film, out) for one in scenes)]
+        parts.append(f'<div class="cards">{"".join([*cards, *_other_slices(about, finding, film, out)])}</div>')
     parts.append(_missing(result.unavailable))
     return "\n".join([*parts, "</section>"])
+
+
+def _other_slices(about: Subject, finding: Finding, film: Film, out: Path) -> list[str]:
+    """Return the other slices of a series that mattered, each with the first map that may be shown."""
+    shown = [one for one in explanations_of(about.result, finding) if captions.is_shown(one)]
+    if about.series is None or not shown:
+        return []
+    cards = []
+    for index in key_slices(about, finding):
+        if index != strongest_slice(about, finding):
+            one = scene(about, finding, shown[0], index)
+            picture = explained_panel(one, scene_size(one, LARGEST))
+            picture.save(out / f"{film.stem}.{shown[0].method}.slice-{index + 1}.png")
+            words = escape(f"{one.place}: {shown[0].title}")
+            cards.append(f"<article><h3>{words}</h3>{_embedded(picture, words)}</article>")
+    return cards
 
 
 def _missing(unavailable: Sequence[str]) -> str:
@@ -139,8 +165,9 @@ def _original(one: Scene, film: Film, out: Path) -> str:
     size = scene_size(one, LARGEST)
     picture = plain_panel(one, size)
     picture.save(out / f"{film.stem}.original.png")
+    what = f"{one.place or 'Film'} as received"
     return (
-        f"<article><h3>Film as received</h3>{_embedded(picture, 'film as received')}"
+        f"<article><h3>{escape(what)}</h3>{_embedded(picture, escape(what))}"
         "<p>Windowed as the file says; never flipped or turned.</p></article>"
     )
 
@@ -157,7 +184,7 @@ def _card(one: Scene, film: Film, out: Path) -> str:
     else:
         drawn = explained_panel(one, size)
         drawn.save(out / f"{film.stem}.{attribution.method}.png")
-        picture = _embedded(drawn, f"film with {attribution.title}")
+        picture = _embedded(drawn, f"{one.place or 'film'} with {attribution.title}")
     return (
         f'<article class="{kind}"><h3>{escape(attribution.title)}</h3>{picture}<p class="badge {kind}">{badge}</p>'
         f"{_reasons(attribution.assessment)}"
@@ -187,6 +214,8 @@ def _figures(attribution: Attribution) -> str:
         if rows
         else "<p>No figures.</p>"
     )
+    senseless = attribution.assessment.senseless if attribution.assessment else ()
+    table += "".join(f"<p class='small'>{escape(sentence)}</p>" for sentence in senseless)
     settings = "; ".join(f"{name} {value}" for name, value in attribution.parameters.items())
     return (
         f"<details><summary>Figures</summary>{table}<p class='small'>{escape(settings)} "

@@ -8,7 +8,7 @@ has its own relative scale: the strongest place of a weak map looks like the str
 area is not a healthy area.</p>
 <dl>
 <dt class="reliable">&#10003; Map reliable by its measures</dt><dd>Said of the map, not of the finding: it tells
-what the model used, it is stable, and it lies where lungs are. The model can still be wrong.</dd>
+what the model used, it is stable, and it lies where it can. The model can still be wrong.</dd>
 <dt class="caution">! Use with caution</dt><dd>At least one figure is poor or could not be taken. Read the reasons
 first.</dd>
 <dt class="hidden">&#10005; Not shown</dt><dd>The map failed a check, so it is not drawn. The finding itself may

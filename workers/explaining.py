@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from service.results import Assessment, Attribution, Verdict
 from workers.assessors.agreement import contradictions
 from workers.assessors.budget import Budget, forward_s
-from workers.assessors.case import Scene, Subject
+from workers.assessors.case import Kind, Scene, Subject
 from workers.assessors.consensus import FEWEST, METHOD, TITLE, consensus, medians
 from workers.assessors.loading import load_assessors
 from workers.assessors.regions import find_regions
-from workers.assessors.verdict import EMPTY, judge, with_thresholds
+from workers.assessors.verdict import EMPTY, judge, of_kind, with_thresholds
 from workers.explaining_run import Run
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ CHEST = {"CHEST", "THORAX"}
 BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
 HURRIED = "The machine was too slow to measure all of this map (explaining took more than {brake:g} s)."
 MINORITY = "Only {passed} of {asked} methods passed their checks; the consensus joins no others."
+NO_ANATOMY = "Where the map lies is not measured: the anatomy is looked for on chest radiographs and in series alone."
 DIVIDED = "The methods that it joins contradict each other."
 
 
@@ -80,9 +81,15 @@ def _reads_chests(classifier: Classifier) -> bool:
     return not CHEST.isdisjoint(part.upper() for part in classifier.card.eligibility.body_parts)
 
 
-def _criteria(assessors: Sequence[Assessor], limits: Limits, *, anatomy: bool) -> tuple[Criterion, ...]:
-    every = with_thresholds([c for assessor in assessors for c in assessor.criteria], limits.thresholds)
-    return every if anatomy else tuple(criterion for criterion in every if not criterion.of_anatomy)
+def _criteria(
+    assessors: Sequence[Assessor], limits: Limits, kind: Kind, *, anatomy: bool
+) -> tuple[tuple[Criterion, ...], tuple[str, ...]]:
+    """Return what figures are held against, and why others are not taken."""
+    chosen, senseless = of_kind([c for assessor in assessors for c in assessor.criteria], kind)
+    every = with_thresholds(chosen, limits.thresholds)
+    if anatomy:
+        return every, senseless
+    return tuple(criterion for criterion in every if not criterion.of_anatomy), (*senseless, NO_ANATOMY)
 
 
 def explain_input(
@@ -93,7 +100,8 @@ def explain_input(
     limits: Limits,
     *,
     to_source: Callable[[torch.Tensor], NDArray[np.float32]],
-    regions: Callable[[int, int], Regions] | None = None,
+    regions: Callable[..., Regions] | None = None,
+    kind: Kind = Kind.FILM,
     doubts: Mapping[str, Sequence[str]] | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> Explained:
@@ -102,12 +110,13 @@ def explain_input(
     Args:
         classifier: the model.
         explainers: the methods; the first is the default, whose map comes first.
-        batch: float32 (1, channels, rows, columns), or (1, channels, slices, rows, columns), whose maps come back
-            with the verdict `use with caution`, as nothing is measured of them.
+        batch: float32 (1, channels, rows, columns), or (1, channels, slices, rows, columns).
         labels: indices into the card's labels.
         limits: work, time, seed, assessors and thresholds.
         to_source: carries a map on the input's grid, or a coarser one, onto the source's.
-        regions: returns the anatomy on a grid of (rows, columns); without it plausibility is not measured.
+        regions: returns the anatomy on the grid of the input, whose axes it is given; without it plausibility is not
+            measured.
+        kind: of the input, which decides what is measured and by which thresholds it is judged.
         doubts: reasons for caution known of a method before, by its name.
         now: the clock of the emergency brake. Until that is pulled, nothing in the result depends on it.
 
@@ -116,10 +125,12 @@ def explain_input(
         SettingsError: `limits` has a threshold for a measure that nobody takes.
     """
     assessors = load_assessors(limits.assessors)
+    criteria, senseless = _criteria(assessors, limits, kind, anatomy=regions is not None)
     run = Run(
-        scene=Scene(classifier=classifier, batch=batch, seed=limits.seed, find_regions=regions),
+        scene=Scene(classifier=classifier, batch=batch, seed=limits.seed, kind=kind, find_regions=regions),
         assessors=assessors,
-        criteria=_criteria(assessors, limits, anatomy=regions is not None),
+        criteria=criteria,
+        senseless=senseless,
         budget=Budget(limits.budget_s, limits.brake_s, forward_s(classifier, batch), now),
     )
     run.predict(labels)
@@ -131,11 +142,11 @@ def explain_input(
     sentences: list[str] = []
     for label in labels:
         passed = verdicts.passed(label)
-        found = contradictions(passed, classifier.card.labels[label].name)
+        found = contradictions(run.scene, passed, classifier.card.labels[label].name)
         sentences += found
         members = verdicts.members(label)
         if limits.consensus and (joined := consensus(members, *run.scene.grid)):
-            divided = bool(contradictions(members, ""))
+            divided = bool(contradictions(run.scene, members, ""))
             attributions.append(verdicts.of_consensus(joined, label, members, divided=divided))
     return Explained(
         attributions=tuple(attributions),
@@ -234,4 +245,4 @@ class _Verdicts:
             known.append(BELOW)
         if (subject.method, subject.label) in self._run.hurried:
             known.append(HURRIED.format(brake=self._run.budget.brake_s))
-        return judge(measures, self._run.criteria, doubts=known)
+        return judge(measures, self._run.criteria, doubts=known, senseless=self._run.senseless)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from workers.assessors.case import Assessor, Criterion, Scene
     from workers.interfaces import Explainer, Explanation
 
-FILM = 4
-"""Axes of a batch of films; volumes have one more and are explained without being assessed."""
 TOO_DEAR = "the work allowed for explanations ({budget:g} s of the reference machine) would not have sufficed"
 TOO_SLOW = "the machine was too slow (explaining took more than {brake:g} s); a repeat may give it"
 
@@ -33,6 +31,8 @@ class Run:
     assessors: Sequence[Assessor]
     criteria: Sequence[Criterion]
     budget: Budget
+    senseless: tuple[str, ...] = ()
+    """Sentences on figures that are not asked of such an input."""
     subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
     measures: dict[tuple[str, int], list[Measure]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -87,10 +87,8 @@ class Run:
     def assess(self, subject: Subject, *, comparative: bool, others: Sequence[Subject] = ()) -> list[Measure]:
         """Take the measures that the work, the time and the memory allow."""
         found: list[Measure] = []
-        if self.scene.batch.ndim != FILM:
-            return found
         for assessor in self.assessors:
-            passes = assessor.cost(subject)
+            passes = assessor.cost(self.scene, subject)
             if assessor.comparative is not comparative or not self.budget.allows(passes):
                 continue
             if passes and self.budget.braked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import torch
 
 from service.errors import PipelineError
 from service.results import Assessment, Attribution, Measure, Verdict
+from workers.assessors.case import Kind
+from workers.assessors.stack_regions import StackRegions
 from workers.explaining import Explained, explain_input
 from workers.findings import findings_of
 from workers.models.calibration import pooled
@@ -20,17 +23,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.images import Series
+    from service.images import Image, Series
     from service.model_card import SeriesReading
     from service.pipelines import Explanation as Limits
     from service.results import Finding
+    from workers.assessors.regions import Regions
     from workers.interfaces import Explainer
     from workers.models.package import PackagedClassifier
 
 CHUNK = 16
 """Slices in one forward pass."""
-NOT_FOR_SLICES = frozenset({"plausibility"})
-"""Assessors that look for the anatomy of a chest radiograph."""
 _WORST_FIRST = (Verdict.NOT_SHOWN, Verdict.CAUTION, Verdict.RELIABLE)
 
 
@@ -67,6 +69,67 @@ def find_in_series(classifier: PackagedClassifier, series: Series) -> tuple[Find
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What of a series goes through the network at once, ready to be explained: one slice, or the volume."""
+
+    classifier: PackagedClassifier
+    batch: torch.Tensor
+    to_source: Callable[[torch.Tensor], NDArray[np.float32]]
+    regions: Callable[..., Regions]
+    kind: Kind
+
+
+class Parts:
+    """A series, cut as its model reads it."""
+
+    def __init__(self, classifier: PackagedClassifier, series: Series) -> None:
+        self._view = classifier.of_series(series)
+        self._slices = series.slices
+        self._regions = StackRegions(series, classifier.card.input)
+
+    def volume(self) -> Part:
+        """Return the whole, for a three-dimensional network."""
+        return self._part(self._slices[0], Kind.VOLUME, self._regions.of_volume)
+
+    def slice(self, index: int) -> Part:
+        """Return one slice, for a two-dimensional network."""
+        return self._part(self._slices[index], Kind.SLICE, partial(self._regions.of_slice, index))
+
+    def _part(self, image: Image, kind: Kind, regions: Callable[[], Regions]) -> Part:
+        return Part(
+            classifier=self._view,
+            batch=self._view.preprocess(image),
+            to_source=partial(self._view.to_source, image),
+            # The regions lie on the input's grid already.
+            regions=lambda *_: regions(),
+            kind=kind,
+        )
+
+
+def _explain_part(
+    part: Part,
+    explainers: Sequence[Explainer],
+    labels: Sequence[int],
+    limits: Limits,
+    *,
+    doubts: Mapping[str, Sequence[str]],
+    now: Callable[[], float],
+) -> Explained:
+    return explain_input(
+        part.classifier,
+        explainers,
+        part.batch,
+        labels,
+        limits,
+        to_source=part.to_source,
+        regions=part.regions,
+        kind=part.kind,
+        doubts=doubts,
+        now=now,
+    )
+
+
 def explain_series(
     classifier: PackagedClassifier,
     explainers: Sequence[Explainer],
@@ -79,42 +142,20 @@ def explain_series(
     now: Callable[[], float] = time.monotonic,
 ) -> Explained:
     """Explain labels of a series; maps have shape (slices, rows, columns), 0 where nothing was explained."""
-    limits = limits.model_copy(update={"assessors": tuple(a for a in limits.assessors if a not in NOT_FOR_SLICES)})
-    view = classifier.of_series(series)
+    parts = Parts(classifier, series)
     if reading_of(classifier).reading == "volume":
-        first = series.slices[0]
-        return explain_input(
-            view,
-            explainers,
-            view.preprocess(first),
-            labels,
-            limits,
-            to_source=partial(view.to_source, first),
-            doubts=doubts,
-            now=now,
-        )
+        return _explain_part(parts.volume(), explainers, labels, limits, doubts=doubts, now=now)
     by_name = {finding.label: finding for finding in findings}
     found: list[tuple[tuple[int, ...], list[Explained]]] = []
     most = reading_of(classifier).explained_slices
     runs = len(labels) * min(most, len(series.slices))
     share = limits.model_copy(update={"budget_s": limits.budget_s / runs, "brake_s": limits.brake_s / runs})
     for label in labels:
-        finding = by_name[classifier.card.labels[label].name]
-        chosen = slices_to_explain(finding, most)
-        parts = [
-            explain_input(
-                view,
-                explainers,
-                view.preprocess(series.slices[index]),
-                [label],
-                share,
-                to_source=partial(view.to_source, series.slices[index]),
-                doubts=doubts,
-                now=now,
-            )
-            for index in chosen
+        chosen = slices_to_explain(by_name[classifier.card.labels[label].name], most)
+        explained = [
+            _explain_part(parts.slice(index), explainers, [label], share, doubts=doubts, now=now) for index in chosen
         ]
-        found.append((chosen, parts))
+        found.append((chosen, explained))
     return Explained(
         attributions=tuple(a for chosen, parts in found for a in _stacked(series, chosen, parts)),
         contradictions=tuple(
@@ -183,12 +224,29 @@ def _together(parts: Mapping[int, Assessment]) -> Assessment | None:
     judged = shown or parts
     verdicts = {part.verdict for part in judged.values()}
     verdict = next(verdict for verdict in _WORST_FIRST if verdict in verdicts)
-    reasons = [reason for part in judged.values() for reason in part.reasons]
+    reasons = _reasons(judged)
     if shown and len(shown) < len(parts):
         left_out = ", ".join(str(i + 1) for i in parts if i not in shown)
         reasons.append(f"Slices without a map that may be shown: {left_out}.")
         verdict = Verdict.CAUTION
-    return Assessment(verdict=verdict, reasons=tuple(dict.fromkeys(reasons)), measures=_means(list(judged.values())))
+    return Assessment(
+        verdict=verdict,
+        reasons=tuple(reasons),
+        measures=_means(list(judged.values())),
+        senseless=tuple(dict.fromkeys(sentence for part in judged.values() for sentence in part.senseless)),
+    )
+
+
+def _reasons(parts: Mapping[int, Assessment]) -> list[str]:
+    """Return the reasons, with the slices that they hold for where that is not all of them."""
+    slices: dict[str, list[int]] = {}
+    for index, part in parts.items():
+        for reason in part.reasons:
+            slices.setdefault(reason, []).append(index)
+    return [
+        reason if len(indices) == len(parts) else f"Slice {', '.join(str(i + 1) for i in indices)}: {reason}"
+        for reason, indices in slices.items()
+    ]
 
 
 def _means(parts: Sequence[Assessment]) -> tuple[Measure, ...]:

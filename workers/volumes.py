@@ -18,6 +18,8 @@ from service.errors import NotEligibleError
 from workers.preprocess import check_readable, normalize, percentile_range, resize, scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from service.images import Image, Series
@@ -69,14 +71,32 @@ def series_to_volume(series: Series, expected: Input) -> torch.Tensor:
     """
     value_range = series_range(series, expected)
     check_readable(max((image.grey for image in series.slices), key=lambda grey: float(np.ptp(grey))))
-    boxes = _boxes(series, expected)
-    planes = [
-        resize(_cut(_plane(image, expected, value_range), box), expected.rows, expected.columns)
-        for image, box in zip(series.slices, boxes, strict=True)
+    volume = _resampled(series, (_plane(image, expected, value_range) for image in series.slices), expected)
+    return normalize(volume[None, None], expected)
+
+
+def mask_to_volume(series: Series, mask: NDArray[np.bool_], expected: Input) -> NDArray[np.float32]:
+    """Carry a mask over the slices, of as many rows and columns as it likes, onto the grid of the network's volume.
+
+    Returns:
+        The share of every place that lies inside, (slices, rows, columns); what lies beyond the slices does not.
+
+    Raises:
+        NotEligibleError: the slices' pixels have no size where the card needs one.
+    """
+    rows, columns = series.slices[0].grey.shape
+    planes = (resize(torch.from_numpy(plane.astype(np.float32))[None, None], rows, columns) for plane in mask)
+    return np.asarray(_resampled(series, planes, expected).numpy())
+
+
+def _resampled(series: Series, planes: Iterable[torch.Tensor], expected: Input) -> torch.Tensor:
+    """Return (slices, rows, columns) of the network's grid from one plane (1, 1, rows, columns) of each slice."""
+    cut = [
+        resize(_cut(plane, box), expected.rows, expected.columns)
+        for plane, box in zip(planes, _boxes(series, expected), strict=True)
     ]
     weights = torch.from_numpy(_weights_along_normal(series, expected))
-    volume = torch.einsum("ts,src->trc", weights, torch.cat(planes)[:, 0])
-    return normalize(volume[None, None], expected)
+    return torch.einsum("ts,src->trc", weights, torch.cat(cut)[:, 0])
 
 
 def volume_to_source(series: Series, attribution: torch.Tensor, expected: Input) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 from service.results import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from service.results import Attribution, Finding, Measure, OperatingPoint, Result
@@ -68,6 +69,15 @@ def is_shown(attribution: Attribution) -> bool:
     return attribution.assessment is None or attribution.assessment.verdict is not Verdict.NOT_SHOWN
 
 
+def none_shown(attributions: Sequence[Attribution]) -> str:
+    """Say plainly that of the explanations of a finding none may be drawn; empty when one may, or there are none."""
+    if not attributions or any(is_shown(attribution) for attribution in attributions):
+        return ""
+    if len(attributions) == 1:
+        return f"No explanation is shown: {attributions[0].title} did not pass its checks."
+    return f"No explanation is shown: none of {len(attributions)} methods passed its checks."
+
+
 def trust(attribution: Attribution) -> str:
     """Say how far an explanation may be trusted on this image."""
     if attribution.assessment is None:
@@ -89,6 +99,11 @@ def doubts(attribution: Attribution, most: int | None = None) -> str:
     reasons = [f"{reason.strip().rstrip('.')}." for reason in attribution.assessment.reasons if reason.strip()]
     left = len(reasons) - most if most is not None else 0
     return " ".join([*reasons[:most], f"({left} more in the report.)"] if left > 0 else reasons)
+
+
+def senseless(attribution: Attribution) -> str:
+    """Say which figures were not taken because they make no sense here, and why."""
+    return " ".join(attribution.assessment.senseless) if attribution.assessment else ""
 
 
 def measure(value: Measure) -> str:

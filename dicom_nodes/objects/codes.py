@@ -91,6 +91,7 @@ PRIVATE_CONCEPTS = {
     "not-shown": "Not shown",
     "not-assessed": "Not assessed",
     "reason": "Reason",
+    "not-measured": "Not measured",
     "baseline": "Value for comparison",
     "influence-share": "Share of influence",
     "label-place": "Place of a label; no region",

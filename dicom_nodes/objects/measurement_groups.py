@@ -227,6 +227,11 @@ def _verdict(attribution: Attribution, figures: Sequence[Measure], *, relationsh
     reason = codes.private("reason", "Reason")
     children = [content.text(reason, doubts, relationship=content.PROPERTIES)] if doubts else []
     children += [_figure(measure, relationship=content.PROPERTIES) for measure in figures]
+    unasked = captions.senseless(attribution)
+    if unasked:
+        children.append(
+            content.text(codes.private("not-measured", "Not measured"), unasked, relationship=content.PROPERTIES)
+        )
     name = codes.private("trust", "Verdict on the explanation")
     return content.code(name, codes.trust_code(attribution.assessment), relationship=relationship, children=children)
 

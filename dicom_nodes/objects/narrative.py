@@ -11,7 +11,7 @@ from dicom_nodes.objects.codes import dcm, private
 from dicom_nodes.objects.derived import local_time
 from dicom_nodes.objects.key_slices import key_slices
 from dicom_nodes.objects.legends import legend
-from dicom_nodes.objects.subject import explained_findings
+from dicom_nodes.objects.subject import explained_findings, explanations_of
 
 if TYPE_CHECKING:
     from dicom_nodes.objects.subject import Subject
@@ -77,7 +77,10 @@ def findings(result: Result) -> tuple[str, ...]:
 
 def explanations(subject: Subject) -> tuple[str, ...]:
     """Tell each explanation's verdict, doubts and figures, contradictions, and the slices that mattered."""
-    told = (" ".join(filter(None, (_verdict(each), _figures(each)))) for each in subject.result.attributions)
+    told = (
+        " ".join(filter(None, (_verdict(each), _figures(each), captions.senseless(each))))
+        for each in subject.result.attributions
+    )
     return (*told, *_context(subject))
 
 
@@ -90,11 +93,17 @@ def verdicts(subject: Subject) -> tuple[str, ...]:
 def _context(subject: Subject) -> list[str]:
     result = subject.result
     lines = [] if result.attributions else ["No explanation was computed."]
+    lines += [_none_shown(result, finding) for finding in explained_findings(result)]
     lines += [f"Methods contradict each other: {_sentence(line)}" for line in result.contradictions]
     lines += [f"Not computed: {_sentence(line)}" for line in result.unavailable]
     if subject.series is not None:
         lines += [line for finding in explained_findings(result) for line in _slices(subject, finding)]
-    return lines
+    return [line for line in lines if line]
+
+
+def _none_shown(result: Result, finding: Finding) -> str:
+    told = captions.none_shown(explanations_of(result, finding))
+    return f"{finding.label}: {told[0].lower()}{told[1:]}" if told else ""
 
 
 def how_to_read(result: Result) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ SIDES = 40
 """Rows above a film for the letters of its left and right edge."""
 MOST_DOUBTS = 2
 """Reasons beside a film, the gravest first; where a map is not drawn there is room for more."""
+MOST_METHODS = 6
+"""Methods of which is told why they are not drawn."""
 _SCALE_WIDTH = 110
 _SHORTEST_SCALE = 200
 """Below this height four labels beside a colour scale would overlap; the caption names the levels anyway."""
@@ -68,14 +70,16 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
     titles = [fit(lines, width) for lines in _titles(scene)]
     footer = fit(footer_lines(scene), total)
     top = header.height + max(strip.height for strip in titles) + SIDES
-    canvas = Picture.new("RGB", (total + total % 2, even(top + height + footer.height + corners * 2 // 3)))
+    words = fit(_none_shown_lines(scene) or withheld_lines(scene), width) if scene.withheld else None
+    tall = max(height, words.height) if words else height
+    canvas = Picture.new("RGB", (total + total % 2, even(top + tall + footer.height + corners * 2 // 3)))
     canvas.paste(plain_panel(scene, (width, height)), (0, top))
     films: list[Box] = [(0, top, width, top + height)]
     pen = ImageDraw.Draw(canvas)
-    boxes = header.draw(pen, 0, 0) + footer.draw(pen, 0, top + height)
+    boxes = header.draw(pen, 0, 0) + footer.draw(pen, 0, top + tall)
     right = width + GAP
-    if scene.withheld:
-        boxes += fit(withheld_lines(scene), width).draw(pen, right, top + height // 3)
+    if words:
+        boxes += words.draw(pen, right, top + min(height // 3, tall - words.height))
     else:
         canvas.paste(explained_panel(scene, (width, height)), (right, top))
         films.append((right, top, right + width, top + height))
@@ -103,6 +107,24 @@ def withheld_lines(scene: Scene) -> list[Line]:
         Line(text=f"{captions.method(attribution)} is not shown.", size=28, colour=AMBER),
         Line(text=captions.doubts(attribution, 2 * MOST_DOUBTS), size=24, colour=WHITE),
         Line(text="The probability above does not depend on this map.", size=22, colour=QUIET),
+    ]
+
+
+def _none_shown_lines(scene: Scene) -> list[Line]:
+    """Say of every method why its map is not drawn, where none is; nothing for a single method, or where one is."""
+    explained = subject.explanations_of(scene.result, scene.finding)
+    told = captions.none_shown(explained)
+    left = len(explained) - MOST_METHODS
+    if len(explained) == 1 or not told:
+        return []
+    return [
+        Line(text=told, size=28, colour=AMBER),
+        *(
+            Line(text=f"{each.title}: {captions.doubts(each, 1)}", size=22, colour=WHITE)
+            for each in explained[:MOST_METHODS]
+        ),
+        Line(text=f"(And {left} more in the report.)" if left > 0 else "", size=22, colour=QUIET),
+        Line(text="The probability above does not depend on these maps.", size=22, colour=QUIET),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dicom_nodes.objects import contours
-from dicom_nodes.objects.captions import is_shown
+from dicom_nodes.objects.captions import is_shown, none_shown
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
 from dicom_nodes.objects.subject import default_explanation, explained_findings, explanations_of
 
@@ -72,23 +72,28 @@ def default_scene(about: Subject) -> Scene:
 def large_scenes(about: Subject) -> list[Scene]:
     """Return what is drawn large, the most important first.
 
-    A radiograph has one scene per explained finding; a series one per slice that mattered, the strongest first.
+    A radiograph has one scene per explained finding; a series one per slice that mattered, the strongest first. A map
+    that must not be shown has one scene, to say so: more of them would say no more.
     """
     scenes = []
     for finding in explained_findings(about.result):
         attribution = explanations_of(about.result, finding)[0]
         first = strongest_slice(about, finding)
-        others = [index for index in key_slices(about, finding) if index != first] if about.series else []
+        several = about.series is not None and is_shown(attribution)
+        others = [index for index in key_slices(about, finding) if index != first] if several else []
         scenes += [scene(about, finding, attribution, index) for index in (first, *others)]
     return scenes or [default_scene(about)]
 
 
 def compared_scenes(about: Subject) -> list[list[Scene]]:
-    """Return, for each finding with several explanations, the scenes to lay side by side."""
+    """Return, for each finding with several explanations, the scenes to lay side by side.
+
+    Nothing where none of them may be shown: there is nothing to compare, and the large page tells why.
+    """
     compared = []
     for finding in explained_findings(about.result):
         explained = explanations_of(about.result, finding)
-        if len(explained) > 1:
+        if len(explained) > 1 and not none_shown(explained):
             index = strongest_slice(about, finding)
             compared.append([scene(about, finding, attribution, index) for attribution in explained])
     return compared

@@ -180,7 +180,8 @@ def burned_in(source: Dataset) -> str:
 
 
 def _derivation(result: Result) -> str:
-    maps = ", ".join(attribution.title for attribution in result.attributions) or "no explanation"
+    shown = [attribution.title for attribution in result.attributions if captions.is_shown(attribution)]
+    maps = ", ".join(shown) or "no explanation"
     return f"Side by side: film as sent, and film with {maps} of {result.model.title} {result.model.version}"[:1024]
 
 

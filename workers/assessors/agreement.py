@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from service.results import Measure
-from workers.assessors.case import Criterion, Scene, Subject, rank_correlation
+from workers.assessors.case import SERIES, Criterion, Scene, Subject, rank_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ class Agreement:
             reason="Most other methods mark other places: what the map marks most has {value} in common with theirs "
             "(at most {baseline} by chance).",
             required=False,
+            senseless="Agreement with other methods is not measured: no other method gave a map.",
         ),
         Criterion(
             measure="agreement-rank",
@@ -51,18 +52,18 @@ class Agreement:
         ),
     )
 
-    def cost(self, subject: Subject) -> int:
+    def cost(self, scene: Scene, subject: Subject) -> int:
         """Return 0: it needs no forward pass."""
-        del subject
+        del scene, subject
         return 0
 
     def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
         """Return the two medians, or nothing when there is no other method."""
-        del scene
         if not others:
             return ()
-        ranks = [rank_correlation(_drawn(subject.cells), _drawn(other.cells)) for other in others]
-        tops = [top_overlap(subject.cells, other.cells) for other in others]
+        own, theirs = within(scene, subject), [within(scene, other) for other in others]
+        ranks = [rank_correlation(_drawn(own), _drawn(other)) for other in theirs]
+        tops = [top_overlap(own, other) for other in theirs]
         return (
             Measure(
                 name="agreement-rank",
@@ -77,6 +78,12 @@ class Agreement:
                 baseline=TOP,
             ),
         )
+
+
+def within(scene: Scene, subject: Subject) -> NDArray[np.float32]:
+    """Return a map's values on the cells that are compared: places in the air around a head have nothing to say."""
+    cells = subject.drawn_cells if scene.kind in SERIES else subject.cells
+    return cells[scene.patient_cells]
 
 
 def top_overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
@@ -102,12 +109,12 @@ def _drawn(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(values >= DRAWN * max(float(values.max()), 0.0), np.maximum(values, 0), 0).astype(np.float32)
 
 
-def contradictions(subjects: Sequence[Subject], finding: str) -> tuple[str, ...]:
+def contradictions(scene: Scene, subjects: Sequence[Subject], finding: str) -> tuple[str, ...]:
     """Return a sentence for each pair of maps of one finding whose tops have no more in common than by chance."""
     sentences = []
     for index, first in enumerate(subjects):
         for second in subjects[index + 1 :]:
-            shared = top_overlap(first.cells, second.cells)
+            shared = top_overlap(within(scene, first), within(scene, second))
             if shared <= CONTRADICTION:
                 sentences.append(
                     f"{first.title} and {second.title} mark different places for {finding}: of what each marks most, "

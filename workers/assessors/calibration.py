@@ -44,18 +44,23 @@ Figures = dict[str, float]
 
 
 class Chance:
-    """Smooth spots at places that only the film's noise decides: a map of nothing."""
+    """Smooth spots at places that only the input's noise decides: a map of nothing."""
 
     name = "chance"
     title = "Chance"
     cost = 1
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
-        """Return one map for all labels; another film, or the same one changed, gives another map."""
+        """Return one map for all labels; another input, or the same one changed, gives another map."""
         del classifier
         seed = int(batch.double().sum().abs().item() * 1e6) % 2**31
-        noise = torch.randn((1, 1, 5, 5), generator=torch.Generator().manual_seed(seed))
-        drawn = F.interpolate(noise, size=(14, 14), mode="bicubic", align_corners=False)[0, 0]
+        generator = torch.Generator().manual_seed(seed)
+        if batch.ndim == 4:  # noqa: PLR2004 - a film or slice
+            noise = torch.randn((1, 1, 5, 5), generator=generator)
+            drawn = F.interpolate(noise, size=(14, 14), mode="bicubic", align_corners=False)[0, 0]
+        else:
+            noise = torch.randn((1, 1, 5, 5, 5), generator=generator)
+            drawn = F.interpolate(noise, size=(14, 14, 14), mode="trilinear", align_corners=False)[0, 0]
         return [Explanation(label=label, map=drawn, parameters={}, seconds=0.0) for label in labels]
 
 
@@ -68,11 +73,11 @@ class Gathered:
     chance: list[Figures]
     """Maps drawn by chance for the same images: what faithfulness and stability must catch."""
     label_reader: list[Figures]
-    """Maps of the model that reads a label: what plausibility must catch."""
+    """Maps of the model that reads a label, or a tube beside a head: what plausibility must catch."""
     missed: int
-    """Images with an opacity that the model called, whose map does not point to it: neither good nor bad."""
+    """Images with a lesion that the model called, whose map does not point to it: neither good nor bad."""
     negative: int
-    """Images with an opacity that the model did not call."""
+    """Images with a lesion that the model did not call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +157,8 @@ def propose(gathered: Gathered, criteria: Sequence[Criterion]) -> list[Proposal]
         sets = [values for values in sets if len(values)]
         known = gathered.label_reader if criterion.measure.startswith("energy-") else gathered.chance
         bad = _column(known, criterion.measure) * sign
-        if not sets or not len(bad):
-            continue
+        if not sets or np.ptp(np.concatenate([*sets, bad])) == 0 or not len(bad):
+            continue  # nothing is known, or nothing tells good maps from bad ones
         # The set on which good maps are worst decides: real films vary more than phantoms.
         start = min(float(np.quantile(values, TAIL)) for values in sets)
         way = min(float(np.median(bad)) - start, 0.0)

@@ -26,7 +26,7 @@ PEAK = 99.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Consensus:
-    """Mean and standard deviation of several maps, float32 (rows, columns) of the network's input."""
+    """Mean and standard deviation of several maps, float32, on the grid of the network's input."""
 
     map: torch.Tensor
     spread: torch.Tensor
@@ -34,7 +34,7 @@ class Consensus:
     """Titles."""
 
 
-def consensus(subjects: Sequence[Subject], rows: int, columns: int) -> Consensus | None:
+def consensus(subjects: Sequence[Subject], *axes: int) -> Consensus | None:
     """Return the weighted mean of the maps, each scaled to its own peak, or None when there are too few.
 
     Near copies (Grad-CAM and HiResCAM on a linear head are the same map) share one vote: a map's weight is one over
@@ -42,11 +42,11 @@ def consensus(subjects: Sequence[Subject], rows: int, columns: int) -> Consensus
     """
     if len(subjects) < FEWEST:
         return None
-    maps = np.stack([_scaled(on_grid(subject.map, rows, columns)) for subject in subjects])
+    maps = np.stack([_scaled(on_grid(subject.map, *axes)) for subject in subjects])
     coarse = [subject.cells for subject in subjects]
     kinship = np.array([[max(correlation(a, b), 0.0) ** 2 for b in coarse] for a in coarse])
     weights = 1.0 / np.maximum(kinship.sum(axis=1), 1.0)
-    weights = (weights / weights.sum())[:, None, None]
+    weights = (weights / weights.sum()).reshape(-1, *[1] * len(axes))
     mean = (weights * maps).sum(axis=0)
     spread = np.sqrt((weights * (maps - mean) ** 2).sum(axis=0))
     return Consensus(

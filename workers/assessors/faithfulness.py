@@ -9,6 +9,7 @@ model more than as many scattered cells do, wherever it lies.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.special import logit, stdtr
 from torch.nn import functional as F
 
 from service.results import Measure
-from workers.assessors.case import CELLS, Criterion, Scene, Subject
+from workers.assessors.case import CELLS, Criterion, Scene, Subject, averaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 STEPS = (0.05, 0.12, 0.25, 0.5)
 """Shares of the cells taken away or put back; denser where a good map makes the difference."""
 DARK = 0.3
-"""Quantile of the film's cells that stands for what is not there. Chosen on planted opacities: see docs/trust.md."""
+"""Quantile of the film's, or the patient's, cells that stands for what is not there. Chosen on planted opacities: see
+docs/trust.md."""
+HALF = 0.5
 ORDERS = 8
 """Random orders on one image."""
 WIDTH = 1.5
 """Deviation, in cells, of the filter that makes regions of noise: as wide as the spots of a class activation map."""
 LEAST_SWING = 0.5
 """Log-odds by which the answer must fall when everything is taken away."""
+PLACES = 2**22
+"""Of inputs that are covered at once: 80 films of 224 x 224, one large volume."""
 CERTAIN = 1e-12
 """Probabilities nearer to 0 or 1 than this have the log-odds of this."""
 
@@ -60,10 +65,10 @@ class Faithfulness:
         ),
     )
 
-    def cost(self, subject: Subject) -> int:
-        """Return the map's own forwards and a share of the random orders', which all methods have in common."""
-        del subject
-        return 2 * len(STEPS) + 2 + ORDERS
+    def cost(self, scene: Scene, subject: Subject) -> int:
+        """Return the map's own forwards, and the random orders' where no method before has had them scored."""
+        random = 0 if subject.label in scene.random_orders else 2 * len(STEPS) * ORDERS
+        return 2 * len(STEPS) + 2 + random
 
     def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
         """Return deletion AUC (low is good), insertion AUC (high is good), their gap in log-odds, and its chance.
@@ -79,7 +84,7 @@ class Faithfulness:
         curves = Curves(scene, subject.label)
         if subject.label not in scene.random_orders:
             scene.random_orders[subject.label] = curves.random()
-        found, random = curves.of(order_of(subject.cells)), scene.random_orders[subject.label]
+        found, random = curves.of(curves.order(subject.cells)), scene.random_orders[subject.label]
         areas = (
             Measure(name="deletion-auc", title="Deletion AUC", value=found.deletion, baseline=random.deletion),
             Measure(name="insertion-auc", title="Insertion AUC", value=found.insertion, baseline=random.insertion),
@@ -140,18 +145,26 @@ def order_of(cells: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 class Curves:
-    """Runs deletion and insertion for orders of cells of one input and label."""
+    """Runs deletion and insertion for orders of cells of one input and label.
+
+    In a slice or volume only the patient's cells are ordered; what lies around stays as it is.
+    """
 
     def __init__(self, scene: Scene, label: int) -> None:
         self._scene = scene
         self._label = label
-        self._empty = erase(scene.batch)
+        self._cells = np.flatnonzero(scene.patient_cells)
+        self._empty = erase(scene.batch, scene.patient)
         self._whole, self._nothing = scene.scores(torch.cat([scene.batch, self._empty]), label)
 
     @property
     def swing(self) -> float:
         """By how much taking everything away lowers the log-odds."""
         return float(_log_odds(self._whole) - _log_odds(self._nothing))
+
+    def order(self, cells: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the cells that are ordered, the most important of a map first."""
+        return self._cells[order_of(cells.ravel()[self._cells])]
 
     def of(self, order: NDArray[np.int64]) -> Areas:
         """Return the areas for cells in this order, most important first."""
@@ -160,9 +173,10 @@ class Curves:
     def random(self) -> RandomOrders:
         """Return what `ORDERS` orders of random regions reach."""
         rng = np.random.default_rng(self._scene.seed)
-        noise = rng.standard_normal((ORDERS, CELLS, CELLS))
-        fields = ndimage.gaussian_filter(noise, (0.0, WIDTH, WIDTH), mode="wrap")
-        found = self._areas([order_of(field) for field in fields.astype(np.float32)])
+        axes = len(self._scene.grid)
+        noise = rng.standard_normal((ORDERS, *(CELLS,) * axes))
+        fields = ndimage.gaussian_filter(noise, (0.0, *(WIDTH,) * axes), mode="wrap")
+        found = self._areas([self.order(field) for field in fields.astype(np.float32)])
         return RandomOrders(
             deletion=float(np.mean([areas.deletion for areas in found])),
             insertion=float(np.mean([areas.insertion for areas in found])),
@@ -170,8 +184,9 @@ class Curves:
         )
 
     def _areas(self, orders: Sequence[NDArray[np.int64]]) -> list[Areas]:
+        axes = (CELLS,) * len(self._scene.grid)
         kept = [
-            kept_cells(order, share, last=last)
+            kept_cells(order, share, last=last, axes=axes)
             for order in orders
             for last, shares in ((True, [1 - step for step in STEPS]), (False, STEPS))
             for share in shares
@@ -188,30 +203,47 @@ class Curves:
         )
 
     def _scores(self, kept: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-        rows, columns = self._scene.grid
+        size = max(1, PLACES // prod(self._scene.grid))
+        chunks = [kept[start : start + size] for start in range(0, len(kept), size)]
+        return np.concatenate([self._scene.scores(self._covered(chunk), self._label) for chunk in chunks])
+
+    def _covered(self, kept: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Return the input with all but the kept cells erased, one for each of `kept`."""
         cells = torch.from_numpy(np.stack(kept))[:, None].to(self._scene.batch)
-        masks = F.interpolate(cells, size=(rows, columns), mode="bilinear", align_corners=False)
-        films = torch.lerp(self._empty, self._scene.batch, masks)
-        return self._scene.scores(films, self._label)
+        mode = "bilinear" if len(self._scene.grid) == 2 else "trilinear"  # noqa: PLR2004 - rows and columns
+        masks = F.interpolate(cells, size=self._scene.grid, mode=mode, align_corners=False)
+        return torch.lerp(self._empty, self._scene.batch, masks)
 
 
-def kept_cells(order: NDArray[np.int64], share: float, *, last: bool) -> NDArray[np.float32]:
-    """Return 1 on the first (or last) `share` of the order, shape (`CELLS`, `CELLS`)."""
+def kept_cells(order: NDArray[np.int64], share: float, *, last: bool, axes: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return 1 on the first (or last) `share` of the order and on what is not ordered, of shape `axes`."""
     count = round(share * len(order))
-    kept = np.zeros(len(order), dtype=np.float32)
+    kept = np.ones(prod(axes), dtype=np.float32)
+    kept[order] = 0.0
     kept[order[len(order) - count :] if last else order[:count]] = 1.0
-    return kept.reshape(CELLS, CELLS)
+    return kept.reshape(axes)
 
 
-def erase(batch: torch.Tensor) -> torch.Tensor:
+def erase(batch: torch.Tensor, patient: NDArray[np.bool_] | None = None) -> torch.Tensor:
     """Return the input with everything gone that could be a finding: nothing is brighter than the darker parts.
 
     A blur leaves an opacity's brightness in place, and a mean is brighter than a lung: on chest films both read as
     disease themselves. Darkness takes an opacity away; of findings that are dark (a pneumothorax) it tells nothing.
+    Where the patient's place on the input's grid is known, the darker parts are the patient's: a brain without its
+    bleed is grey, not a hole of air.
     """
-    coarse = F.adaptive_avg_pool2d(batch, (2 * CELLS, 2 * CELLS)).flatten(2)
-    dark = coarse.quantile(DARK, dim=2)[..., None, None]
-    return torch.minimum(batch, dark)
+    coarse = _coarse(batch)
+    if patient is not None:
+        inside = _coarse(torch.from_numpy(patient).to(batch)[None, None])[0, 0] >= HALF
+        coarse = coarse[..., inside] if bool(inside.any()) else coarse
+    dark = coarse.quantile(DARK, dim=2)
+    return torch.minimum(batch, dark.reshape(*dark.shape, *[1] * (batch.ndim - 2)))
+
+
+def _coarse(batch: torch.Tensor) -> torch.Tensor:
+    """Return the means of a coarse grid, (batch, channels, cells)."""
+    cells = tuple(min(2 * CELLS, side) for side in batch.shape[2:])
+    return averaged(batch, cells).flatten(2)
 
 
 def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

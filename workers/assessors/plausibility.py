@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from service.results import Measure
-from workers.assessors.case import Criterion, Scene, Subject
+from workers.assessors.case import FILMS, SERIES, Criterion, Scene, Subject
 from workers.assessors.regions import BORDER
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Plausibility:
             hide=0.55,
             of_anatomy=True,
             reason="Only {value} of the map lies on the lungs as far as they could be outlined ({baseline} by chance).",
+            kinds=FILMS,
+            senseless="Map inside the lungs is not measured: lungs are outlined on chest radiographs alone.",
         ),
         Criterion(
             measure="energy-body",
@@ -55,7 +57,7 @@ class Plausibility:
             caution=0.19,
             hide=0.38,
             of_anatomy=True,
-            reason="{value} of the map lies on the film's border.",
+            reason="{value} of the map lies on the image's border.",
             chance=1 - (1 - 2 * BORDER) ** 2,
         ),
         Criterion(
@@ -66,12 +68,23 @@ class Plausibility:
             of_anatomy=True,
             reason="{value} of the map lies on burned-in text or side markers: the model may have read them instead "
             "of the lungs.",
+            kinds=FILMS,
+            senseless="Map on text and markers is not measured: letters are looked for on chest radiographs alone.",
+        ),
+        Criterion(
+            measure="energy-unscanned",
+            higher_is_better=False,
+            caution=0.05,
+            hide=0.2,
+            of_anatomy=True,
+            reason="{value} of the map lies where the scanner measured nothing.",
+            kinds=SERIES,
         ),
     )
 
-    def cost(self, subject: Subject) -> int:
+    def cost(self, scene: Scene, subject: Subject) -> int:
         """Return 0: the regions are found once per image, without the classifier."""
-        del subject
+        del scene, subject
         return 0
 
     def assess(self, scene: Scene, subject: Subject, others: Sequence[Subject]) -> tuple[Measure, ...]:
@@ -81,21 +94,25 @@ class Plausibility:
         if regions is None:
             return ()
         heat = np.maximum(subject.on_grid(*scene.grid), 0)
-        reach = smear(subject.map.shape[-2:], scene.grid)
-        measures = [
-            _share("energy-body", "Map inside the body", heat, regions.body),
-            _share("energy-border", "Map on the border", heat, regions.border),
-            _share("energy-text", "Map on text and markers", heat, widen(regions.text, reach)),
+        reach = smear(subject.map.shape, scene.grid)
+        shares: list[tuple[str, str, NDArray[np.bool_] | None]] = [
+            ("energy-body", "Map inside the body", regions.body),
+            ("energy-lungs", "Map inside the lungs", _widened(regions.lungs, reach // 2)),
+            ("energy-border", "Map on the border", regions.border),
+            ("energy-text", "Map on text and markers", _widened(regions.text, reach)),
+            ("energy-unscanned", "Map where the scanner measured nothing", regions.unscanned),
         ]
-        if regions.lungs is not None:
-            measures.insert(1, _share("energy-lungs", "Map inside the lungs", heat, widen(regions.lungs, reach // 2)))
-        return tuple(measures)
+        return tuple(_share(name, title, heat, region) for name, title, region in shares if region is not None)
 
 
-def smear(shape: tuple[int, ...], grid: tuple[int, int]) -> int:
+def smear(shape: tuple[int, ...], grid: tuple[int, ...]) -> int:
     """Return how far, in pixels of `grid`, a map of this shape smears what it marks."""
-    cell = max(grid[0] / shape[0], grid[1] / shape[1])
+    cell = max(size / cells for size, cells in zip(grid, shape, strict=True))
     return int(min(CELL * cell, WIDEST * min(grid))) if cell > 1 else 0
+
+
+def _widened(mask: NDArray[np.bool_] | None, reach: int) -> NDArray[np.bool_] | None:
+    return None if mask is None else widen(mask, reach)
 
 
 def widen(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:

@@ -43,14 +43,16 @@ REACH = 0.06
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """Masks, bool, over the film's whole extent, all of the same shape (rows, columns)."""
+    """Masks, bool, over the whole extent of the input, all of one shape: (rows, columns) or (slices, rows, columns)."""
 
     body: NDArray[np.bool_]
-    lungs: NDArray[np.bool_] | None
-    """None when no lungs were found."""
     border: NDArray[np.bool_]
-    text: NDArray[np.bool_]
-    """Burned-in letters, side markers and other small, sharp, very bright things such as clips."""
+    lungs: NDArray[np.bool_] | None = None
+    """Of a chest radiograph; None when no lungs were found."""
+    text: NDArray[np.bool_] | None = None
+    """Of a radiograph: burned-in letters, side markers and other small, sharp, very bright things such as clips."""
+    unscanned: NDArray[np.bool_] | None = None
+    """Of a series: where the scanner measured nothing."""
 
 
 def find_regions(grey: NDArray[np.float32], rows: int, columns: int) -> Regions:
@@ -84,11 +86,12 @@ def _letters(grey: NDArray[np.float32], lungs: NDArray[np.bool_] | None) -> NDAr
     return text_mask(film, _resize(near, *film.shape))
 
 
-def border_mask(rows: int, columns: int) -> NDArray[np.bool_]:
-    """Return the frame of `BORDER` of each side."""
-    mask = np.ones((rows, columns), dtype=bool)
+def border_mask(*axes: int) -> NDArray[np.bool_]:
+    """Return the frame of `BORDER` of each side of the plane, in every slice of a volume."""
+    rows, columns = axes[-2:]
+    mask = np.ones(axes, dtype=bool)
     down, across = max(1, round(rows * BORDER)), max(1, round(columns * BORDER))
-    mask[down : rows - down, across : columns - across] = False
+    mask[..., down : rows - down, across : columns - across] = False
     return mask
 
 

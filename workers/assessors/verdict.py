@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from service.pipelines import Threshold
     from service.results import Measure
-    from workers.assessors.case import Criterion
+    from workers.assessors.case import Criterion, Kind
 
 EMPTY = "The map marks nothing: no place speaks for the finding."
 
@@ -27,7 +27,13 @@ class Vote:
     reason: str
 
 
-def judge(measures: Sequence[Measure], criteria: Sequence[Criterion], *, doubts: Sequence[str] = ()) -> Assessment:
+def judge(
+    measures: Sequence[Measure],
+    criteria: Sequence[Criterion],
+    *,
+    doubts: Sequence[str] = (),
+    senseless: Sequence[str] = (),
+) -> Assessment:
     """Return the verdict on one map.
 
     Args:
@@ -35,6 +41,7 @@ def judge(measures: Sequence[Measure], criteria: Sequence[Criterion], *, doubts:
         criteria: what the figures are held against. A required one whose figure is missing means caution: what
             was not measured is not known to be good.
         doubts: further reasons for caution that no figure expresses.
+        senseless: sentences on figures that are not asked of such an input.
     """
     figures = {measure.name: measure for measure in measures}
     votes = [vote for criterion in criteria if (vote := _vote(criterion, figures.get(criterion.measure)))]
@@ -46,7 +53,17 @@ def judge(measures: Sequence[Measure], criteria: Sequence[Criterion], *, doubts:
     unmeasured += [f"Not measured: {named}."] if named else []
     reasons = tuple(dict.fromkeys((*hidden, *careful, *doubts, *unmeasured)))
     worst = Verdict.NOT_SHOWN if hidden else Verdict.CAUTION if reasons else Verdict.RELIABLE
-    return Assessment(verdict=worst, reasons=reasons, measures=tuple(measures))
+    unasked = [c.senseless for c in criteria if not c.required and c.measure not in figures]
+    told = tuple(filter(None, dict.fromkeys((*senseless, *unasked))))
+    return Assessment(verdict=worst, reasons=reasons, measures=tuple(measures), senseless=told)
+
+
+def of_kind(criteria: Sequence[Criterion], kind: Kind) -> tuple[tuple[Criterion, ...], tuple[str, ...]]:
+    """Return the criteria for a kind of input, and why other figures are not taken of it."""
+    chosen = tuple(criterion for criterion in criteria if kind in criterion.kinds)
+    measured = {criterion.measure for criterion in chosen}
+    others = [criterion for criterion in criteria if criterion.measure not in measured]
+    return chosen, tuple(dict.fromkeys(criterion.senseless for criterion in others if criterion.senseless))
 
 
 def with_thresholds(criteria: Sequence[Criterion], thresholds: Mapping[str, Threshold]) -> tuple[Criterion, ...]:

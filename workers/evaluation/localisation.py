@@ -1,8 +1,8 @@
 """Where an explanation lies beside what is known of the lesion: pointing game, energy inside, overlap.
 
-Maps and regions have shape (rows, columns) of the source image; only the positive part of a map counts, since only
-that is drawn. Beside the figures stands the same of two maps that know nothing of the film's lesion: its middle, and
-its lungs.
+Maps and regions have shape (rows, columns) of the source image, or (slices, rows, columns) of a series; only the
+positive part of a map counts, since only that is drawn. Beside the figures stands the same of two maps that know
+nothing of the film's lesion: its middle, and its lungs.
 """
 
 from __future__ import annotations
@@ -109,11 +109,10 @@ def place(values: NDArray[np.float32], region: NDArray[np.bool_]) -> Place:
 
 
 def centre_prior(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return a bell around the middle of the film."""
-    row = (np.arange(shape[0]) + 0.5) / shape[0] - 0.5
-    column = (np.arange(shape[1]) + 0.5) / shape[1] - 0.5
-    bell = np.exp(-(row[:, None] ** 2 + column[None, :] ** 2) / (2 * CENTRE_WIDTH**2))
-    return bell.astype(np.float32)
+    """Return a bell around the middle of the film or volume."""
+    axes = np.meshgrid(*((np.arange(side) + 0.5) / side - 0.5 for side in shape), indexing="ij", sparse=True)
+    bell = np.exp(-sum(axis**2 for axis in axes) / (2 * CENTRE_WIDTH**2))
+    return np.asarray(bell, dtype=np.float32)
 
 
 def _overlap(called: NDArray[np.bool_], region: NDArray[np.bool_]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,16 @@ from service.errors import PipelineError
 from service.pipelines import Explanation
 from service.results import Assessment, Attribution, Finding, OperatingPoint, Verdict
 from service.settings import packaged_config
-from workers.explainers.cam import GradCam
+from workers.explainers.cam import GradCam, HiResCam
+from workers.explainers.gradients import Saliency
 from workers.findings import labels_to_explain
 from workers.models.package import PackagedClassifier, load_package
 from workers.phantom.head import HeadPhantom, make_brain_mr, make_head_ct
 from workers.phantom.teach import phantom_series
 from workers.series_reading import _joined, explain_series, find_in_series, reading_of, slices_to_explain
+
+if TYPE_CHECKING:
+    from workers.interfaces import Explainer
 
 CPU = torch.device("cpu")
 LIMITS = Explanation(assessors=(), consensus=False)
@@ -130,3 +136,55 @@ def test_a_slice_whose_map_may_not_be_shown_stays_empty_and_is_named() -> None:
     hidden = _joined(series, {1: part(Verdict.NOT_SHOWN), 2: part(Verdict.NOT_SHOWN)})
     assert hidden.assessment is not None
     assert hidden.assessment.verdict is Verdict.NOT_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "methods"),
+    [
+        ("CT", "head-ct-bleed-demo", (GradCam(), HiResCam())),
+        ("MR", "brain-mr-tumour-demo", (GradCam(), HiResCam(), Saliency())),
+    ],
+)
+def test_every_explanation_of_a_series_carries_a_verdict_with_figures(
+    kind: str, name: str, methods: tuple[Explainer, ...]
+) -> None:
+    classifier = package(name)
+    series = phantom_series(head(kind, FIRST_SEED + 4, sick=True), "CT" if kind == "CT" else "MR")
+    findings = find_in_series(classifier, series)
+    explained = explain_series(
+        classifier, methods, series, findings=findings, labels=[0], limits=Explanation(), doubts={}
+    )
+    assert [a.method for a in explained.attributions] == [*(method.name for method in methods), "consensus"]
+    for attribution in explained.attributions:
+        assert attribution.map.shape == (24, 96, 96)
+        assert attribution.assessment is not None
+        figures = {measure.name: measure.value for measure in attribution.assessment.measures}
+        assert set(figures) >= {"faithfulness-chance", "stability-shift", "energy-body", "energy-border"}
+        assert ("agreement-top" in figures) == (attribution.method != "consensus")
+        assert figures["energy-unscanned"] == 0
+        assert "energy-lungs" not in figures
+        assert any("lungs" in sentence for sentence in attribution.assessment.senseless)
+    first = explained.attributions[0].assessment
+    assert first is not None
+    assert first.verdict is Verdict.RELIABLE, first.reasons
+    assert {m.name: m.value for m in first.measures}["faithfulness-chance"] < 0.15
+
+
+def test_a_reason_that_holds_for_some_slices_names_them() -> None:
+    series = phantom_series(make_head_ct(FIRST_SEED, bleed=True, shape=(4, 32, 32)), "CT")
+
+    def part(*reasons: str) -> Attribution:
+        return Attribution(
+            method="m",
+            title="M",
+            finding="f",
+            map=np.ones((32, 32), np.float32),
+            parameters={},
+            seconds=1.0,
+            assessment=Assessment(verdict=Verdict.CAUTION, reasons=reasons, measures=(), senseless=("No lungs.",)),
+        )
+
+    joined = _joined(series, {1: part("Both.", "One."), 2: part("Both.")})
+    assert joined.assessment is not None
+    assert joined.assessment.reasons == ("Both.", "Slice 2: One.")
+    assert joined.assessment.senseless == ("No lungs.",)

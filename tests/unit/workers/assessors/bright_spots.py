@@ -11,6 +11,7 @@ from white_box import classifier
 
 from service.errors import UnsupportedMethodError
 from workers.interfaces import Explanation
+from workers.models.package import PackagedClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.interfaces import Classifier
-    from workers.models.package import PackagedClassifier
 
 SIDE = 112
 CPU = torch.device("cpu")
@@ -38,8 +38,20 @@ class BrightSpots(nn.Module):
             self.fc.bias.fill_(-6.0)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.fc(self.features(batch).mean(dim=(2, 3)))
+        result: torch.Tensor = self.fc(self.features(batch).flatten(2).mean(dim=2))
         return result
+
+
+class BrightBalls(BrightSpots):
+    """The same of a volume."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolution = nn.Conv3d(1, 1, 1)
+        with torch.no_grad():
+            convolution.weight.fill_(1.0)
+            convolution.bias.fill_(-1.0)  # type: ignore[union-attr]
+        self.features = nn.Sequential(convolution, nn.ReLU())
 
 
 class Telling:
@@ -78,17 +90,17 @@ class Contrary(Telling):
 class Fixed(Telling):
     """Marks the same corner whatever the film."""
 
-    def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        corner = torch.zeros(14, 14)
-        corner[:3, :3] = 1.0
+    def draw(self, film: torch.Tensor) -> torch.Tensor:
+        corner = torch.zeros((14,) * (film.ndim - 2))
+        corner[..., :3, :3] = 1.0
         return corner
 
 
 class Fickle(Telling):
     """Marks other places at every call."""
 
-    def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        return torch.rand(14, 14, generator=torch.Generator().manual_seed(self.calls))
+    def draw(self, film: torch.Tensor) -> torch.Tensor:
+        return torch.rand((14,) * (film.ndim - 2), generator=torch.Generator().manual_seed(self.calls))
 
 
 class Against(Telling):
@@ -123,6 +135,24 @@ def bright_spots() -> PackagedClassifier:
     """Return the model as a loaded package."""
     network = BrightSpots().eval().requires_grad_(requires_grad=False)
     return classifier(network, side=SIDE, labels=("Bright spot",))
+
+
+def bright_balls() -> PackagedClassifier:
+    """Return the same model for volumes of 12 slices."""
+    flat = bright_spots()
+    expected = flat.card.input.model_copy(update={"slices": 12})
+    network = BrightBalls().eval().requires_grad_(requires_grad=False)
+    card = flat.card.model_copy(update={"input": expected})
+    return PackagedClassifier(card=card, network=network, device=CPU)
+
+
+def volume_with_ball() -> torch.Tensor:
+    """Return a noisy volume with a bright ball, as a network's input of mean 0 and deviation 1."""
+    noise = torch.randn((1, 1, 12, SIDE, SIDE), generator=torch.Generator().manual_seed(7))
+    slices, rows, columns = torch.meshgrid(*(torch.arange(n) for n in (12, SIDE, SIDE)), indexing="ij")
+    ball = (6 * (slices - 5)) ** 2 + (rows - 70) ** 2 + (columns - 40) ** 2 < 20**2
+    volume = 0.3 * noise + 12 * ball
+    return (volume - volume.mean()) / volume.std()
 
 
 def film_with_spot(*, spot: bool = True) -> NDArray[np.float32]:

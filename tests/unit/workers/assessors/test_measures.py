@@ -121,7 +121,7 @@ def test_a_map_glued_to_the_frame_does_not_follow_a_shift(scene: Scene) -> None:
 def test_a_map_without_a_method_has_no_stability(scene: Scene) -> None:
     orphan = replace(subject_of(Honest("honest"), scene), explainer=None)
     assert Stability().assess(scene, orphan, ()) == ()
-    assert Stability().cost(orphan) == 0
+    assert Stability().cost(scene, orphan) == 0
 
 
 def test_agreement_is_high_among_like_maps_and_absent_without_others(scene: Scene) -> None:
@@ -135,10 +135,10 @@ def test_agreement_is_high_among_like_maps_and_absent_without_others(scene: Scen
 
 def test_methods_that_mark_different_places_contradict_each_other_by_name(scene: Scene) -> None:
     subjects = [subject_of(e, scene) for e in (Honest("honest"), Honest("likewise"), Fixed("fixed"))]
-    sentences = contradictions(subjects, "Bright spot")
+    sentences = contradictions(scene, subjects, "Bright spot")
     assert len(sentences) == 2
     assert all("Fixed" in sentence and "Bright spot" in sentence for sentence in sentences)
-    assert contradictions(subjects[:2], "Bright spot") == ()
+    assert contradictions(scene, subjects[:2], "Bright spot") == ()
 
 
 def test_a_map_of_few_places_agrees_with_a_wide_one_that_marks_them_too() -> None:
