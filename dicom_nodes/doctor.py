@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, l
 from dicom_nodes.requestor import Destination
 from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
-from service.errors import DestinationError, PellucidError
+from service.errors import DestinationError, PellucidError, StoreError
 from service.files import make_directory
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
@@ -27,6 +28,7 @@ from service.observe import configure_logging
 from service.pipelines import chosen_by, load_pipelines
 from service.queue import make_app
 from service.spool import open_spool
+from service.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -41,7 +43,8 @@ _TIMEOUT_S = 5.0
 _CLOCKS_DIFFER_S = 10.0
 _ADVICE = {
     "disk": "set state.directory to a folder that this user may write",
-    "spool": "set state.directory to a folder that this user may write",
+    "spool": "set state.directory to a folder that this user may write, or correct [spool]",
+    "store": "correct [spool]; docs/operations.md says what the bucket must allow",
     "ledger": "start the database, or correct ledger.database_url (postgresql+psycopg://user@host/name; empty: SQLite)",
     "broker": "start the broker, or correct queue.broker_url (redis://host:6379/0; empty: a folder)",
     "pipelines": "correct pipelines.enabled, the pipeline's file, or models.directory",
@@ -111,6 +114,30 @@ def _spool(settings: Settings) -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis(name="spool", state=State.OK, found="every file is accounted for")
+
+
+def _store(settings: Settings) -> Iterator[Diagnosis]:
+    """Do with one small file what the service does with every one."""
+    if not settings.spool.url:
+        return
+    storage = open_storage(settings, "doctor")
+    key = uuid.uuid4().hex
+    storage.write(key, key.encode())
+    with storage.file(key) as path:
+        same = path.read_bytes() == key.encode()
+    moved = storage.move(key, f"{key}.moved")
+    listed = [entry.key for entry in storage.entries("")]
+    storage.remove(f"{key}.moved")
+    if not same or not moved or f"{key}.moved" not in listed:
+        raise StoreError(f"{storage.place} does not give back what it was given")
+    yield Diagnosis(name="store", state=State.OK, found=f"{storage.place} keeps, lists, gives and deletes files")
+    if settings.spool.endpoint_url.startswith("http://"):
+        yield Diagnosis(
+            name="store",
+            state=State.WARNING,
+            found="patients' images go to the store without TLS",
+            advice="set spool.endpoint_url to https://, and spool.trusted to its authority's certificate",
+        )
 
 
 def _ledger(settings: Settings) -> Iterator[Diagnosis]:
@@ -244,6 +271,7 @@ def _first_line(error: Exception) -> str:
 _EXAMINATIONS: dict[str, Callable[[Settings], Iterator[Diagnosis]]] = {
     "disk": _disk,
     "spool": _spool,
+    "store": _store,
     "ledger": _ledger,
     "set aside": _set_aside,
     "broker": _broker,

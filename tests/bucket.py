@@ -114,10 +114,9 @@ class Bucket:
         """Lose an object."""
         self._backend.delete_object(self.name, key)
 
-    def damage(self, key: str) -> None:
-        """Change the last byte of an object."""
-        data = bytes(self.objects[key].value)
-        self._backend.put_object(self.name, key, data[:-1] + bytes([data[-1] ^ 1]))
+    def replace(self, key: str, data: bytes) -> None:
+        """Put other bytes in an object's place."""
+        self._backend.put_object(self.name, key, data)
 
     def age(self, seconds: float) -> None:
         """Make every object older."""

@@ -55,10 +55,11 @@ def station(
     allows: Callable[[str], bool] = lambda _address: True,
     minimum_free_bytes: int = 0,
     spool_root: Path | None = None,
+    spool: Spool | None = None,
 ) -> Iterator[Station]:
     """Run a listener's server on a free loopback port."""
     engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
-    spool = Spool(spool_root or folder / "spool", minimum_free_bytes=minimum_free_bytes)
+    spool = spool or Spool(spool_root or folder / "spool", minimum_free_bytes=minimum_free_bytes)
     spool.prepare()
     arrivals = Arrivals(engine)
     woken: list[bool] = []

@@ -25,6 +25,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- else if not .Values.listener.plain }}
 {{- fail "listener.plain is false and secrets.tls is empty: nothing would listen" }}
 {{- end }}
+{{- if .Values.s3.url }}
+{{- $_ := set $fixed "spool" (dict "url" .Values.s3.url "endpoint_url" .Values.s3.endpointUrl "region" .Values.s3.region
+  "trusted" (ternary "/etc/pellucid-s3/ca.crt" "" .Values.s3.ca)) -}}
+{{- end }}
+{{- if and .Values.s3.ca (not .Values.s3.secret) }}
+{{- fail "s3.ca is true and s3.secret is empty: name the secret that has ca.crt" }}
+{{- end }}
 {{- toToml (mergeOverwrite (deepCopy .Values.settings) $fixed) }}
 {{- end }}
 
@@ -54,12 +61,26 @@ capabilities: {drop: [ALL]}
   valueFrom: {secretKeyRef: {name: {{ .Values.secrets.connections }}, key: database-url}}
 - name: PELLUCID__QUEUE__BROKER_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.secrets.connections }}, key: broker-url}}
+{{- if and .Values.s3.url .Values.s3.secret }}
+- name: PELLUCID__SPOOL__ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ .Values.s3.secret }}, key: access-key-id}}
+- name: PELLUCID__SPOOL__SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ .Values.s3.secret }}, key: secret-access-key}}
+{{- end }}
 {{- end }}
 
 {{- define "pellucid.mounts" -}}
 - {name: settings, mountPath: /etc/pellucid, readOnly: true}
+{{- if .Values.s3.url }}
+- {name: scratch, mountPath: /var/lib/pellucid}
+- {name: state, mountPath: /var/lib/pellucid/audit, subPath: audit}
+{{- else }}
 - {name: state, mountPath: /var/lib/pellucid}
+{{- end }}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.s3.ca }}
+- {name: s3, mountPath: /etc/pellucid-s3, readOnly: true}
+{{- end }}
 {{- if .Values.secrets.tls }}
 - {name: tls, mountPath: /etc/pellucid-tls, readOnly: true}
 {{- end }}
@@ -70,8 +91,16 @@ capabilities: {drop: [ALL]}
   configMap: {name: {{ .Release.Name }}-settings}
 - name: state
   persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim | default (printf "%s-state" .Release.Name) }}}
+{{- if .Values.s3.url }}
+- name: scratch
+  emptyDir: {sizeLimit: {{ .Values.s3.scratch }}}
+{{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 2Gi}
+{{- if .Values.s3.ca }}
+- name: s3
+  secret: {secretName: {{ .Values.s3.secret }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
 {{- if .Values.secrets.tls }}
 - name: tls
   secret: {secretName: {{ .Values.secrets.tls }}, defaultMode: 0440}
@@ -79,7 +108,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{/*
-Not alive: the main loop stands still, and a restart helps. Not ready: ledger or disk is away; a restart would
+Not alive: the main loop stands still, and a restart helps. Not ready: ledger, disk or store is away; a restart would
 not help, and Kubernetes sends no associations here meanwhile. The start probe allows a model to be loaded.
 */}}
 {{- define "pellucid.probes" -}}

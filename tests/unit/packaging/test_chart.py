@@ -36,6 +36,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "monitoring": {"podMonitor": True, "rules": True, "dashboard": True},
         "autoscaling": {"redisPasswordKey": "redis-password", "redisUsernameKey": "redis-user", "redisTls": True},
     },
+    "S3": {
+        "s3": {"url": "s3://pellucid/site-a", "endpointUrl": "https://store:9000", "secret": "store", "ca": True},
+        "settings": {"spool": {"timeout_s": 4.0}},
+    },
+    "S3 by role": {
+        "s3": {
+            "url": "s3://pellucid",
+            "region": "eu-central-1",
+            "serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/pellucid"},
+        },
+    },
 }
 OF_OPERATORS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"}
 """Kinds of operators, whose schemas are not Kubernetes' own."""
@@ -95,7 +106,8 @@ def test_no_pod_is_root_writes_its_root_or_knows_the_cluster(manifests: list[dic
             assert "memory" in container["resources"]["limits"]
 
 
-def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]]) -> None:
+def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]], values: dict[str, Any]) -> None:
+    with_keys = bool(values.get("s3", {}).get("secret"))
     assert not [entry for entry in manifests if entry["kind"] == "Secret"]
     for pod in pods(manifests).values():
         for container in pod["containers"]:
@@ -103,6 +115,14 @@ def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]]) -
             assert sources == {
                 "PELLUCID__LEDGER__DATABASE_URL": "database-url",
                 "PELLUCID__QUEUE__BROKER_URL": "broker-url",
+                **(
+                    {
+                        "PELLUCID__SPOOL__ACCESS_KEY_ID": "access-key-id",
+                        "PELLUCID__SPOOL__SECRET_ACCESS_KEY": "secret-access-key",
+                    }
+                    if with_keys
+                    else {}
+                ),
             }
 
 
@@ -163,12 +183,38 @@ def test_nobody_gets_in_until_peers_are_named() -> None:
         ({"worker": {"gpus": 2}}, "gpus"),
         ({"listener": {"replicas": 0}}, "replicas"),
         ({"networkPolicy": {"peers": ["everybody"]}}, "peers"),
+        ({"s3": {"url": "https://store/bucket"}}, "url"),
+        ({"s3": {"bucket": "b"}}, "bucket"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(wrong: dict[str, Any], says: str) -> None:
     chart = helm_python.Chart.load(CHART)
     with pytest.raises(helm_python.HelmError, match=says):
         chart.validate_schema(chart.merge_values(wrong))
+
+
+def test_with_a_bucket_the_volume_holds_the_audit_log_alone(tmp_path: Path) -> None:
+    manifests = render(VARIANTS["S3"])
+    claim = named(manifests, "PersistentVolumeClaim", f"{RELEASE}-state")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    for pod in pods(manifests).values():
+        (container,) = pod["containers"]
+        mounts = {entry["mountPath"]: entry for entry in container["volumeMounts"]}
+        assert mounts["/var/lib/pellucid"]["name"] == "scratch"
+        assert mounts["/var/lib/pellucid/audit"] == {
+            "name": "state",
+            "mountPath": "/var/lib/pellucid/audit",
+            "subPath": "audit",
+        }
+        assert {"name": "scratch", "emptyDir": {"sizeLimit": "20Gi"}} in pod["volumes"]
+    found = settings(manifests, tmp_path).spool
+    assert (found.url, found.endpoint_url, found.timeout_s) == ("s3://pellucid/site-a", "https://store:9000", 4.0)
+    assert found.trusted == "/etc/pellucid-s3/ca.crt"
+
+
+def test_an_authority_without_a_secret_is_refused() -> None:
+    with pytest.raises(helm_python.HelmError, match=r"s3\.secret is empty"):
+        render({"s3": {"url": "s3://pellucid", "ca": True}})
 
 
 def test_a_listener_without_any_port_is_refused() -> None:

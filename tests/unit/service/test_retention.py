@@ -25,6 +25,7 @@ from service.spool import open_spool
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bucket import Bucket
     from conftest import Books
 
     from service.ledger.work import Claim
@@ -158,6 +159,27 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(house: House) -> None:
     assert source.exists()
     assert result.exists()
     assert house.keeper.purge() == Purge(instances=1, results=1, bytes=12)
+
+
+def test_what_lies_in_a_bucket_goes_and_stays_by_the_same_rules(tmp_path: Path, books: Books, bucket: Bucket) -> None:
+    variables = {name.removeprefix("PELLUCID__"): value for name, value in bucket.variables().items()}
+    house = House(tmp_path / "state", books, **variables)
+    house.receive()
+    house.finish(house.make_job())
+    house.days_pass(31)
+    assert house.keeper.purge() == Purge(instances=1, bytes=0, held=1)
+    assert len(bucket.objects) == 2  # the instance is so young that it may have come again
+    house.deliver()
+    house.days_pass(31)
+    bucket.age(2 * DAY_S)
+    assert house.keeper.look() == Purge(results=1, bytes=6)
+    assert house.keeper.purge() == Purge(results=1, bytes=6)
+    assert [key.split("/")[1] for key in bucket.objects] == ["spool"]
+    assert house.spool.set_orphans_aside(house.books.arrivals.recorded_keys) == 1
+    bucket.age(11 * DAY_S)
+    assert house.keeper.look().orphans == 1
+    assert house.keeper.purge().orphans == 1
+    assert bucket.objects == {}
 
 
 @pytest.mark.parametrize("state", ["pending", "rejected"])
