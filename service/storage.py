@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+_ON_ITS_WAY_S = 300.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """A file that lies in a storage."""
@@ -162,11 +165,12 @@ def missing(key: str, place: str) -> DamagedFileError:
 def remove_old(storage: Storage, key: str, *, since: float) -> int:
     """Remove a file unless it came after `since`, which `time.monotonic` told; return its size.
 
-    A younger one was sent again since its row was marked as deleted: it stays. A crash before this leaves a file that
-    no row names, which is found later.
+    A younger one was sent again since its row was marked as deleted: it stays. So does one that was on its way then,
+    since a file is as old as its last byte or its upload, and its row comes after that. What stays without a row, as
+    after a crash before this, is found later.
     """
     found = storage.find(key)
-    if found is None or found.age_s <= time.monotonic() - since:
+    if found is None or found.age_s <= time.monotonic() - since + _ON_ITS_WAY_S:
         return 0
     storage.remove(key)
     return found.size
