@@ -9,7 +9,7 @@ APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server pos
 COMMA := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test check lint format train evaluate bench bench-explainers bench-reference faults mutants viewers constraints sbom audit-dependencies clean
+.PHONY: help install tools demo test check lint format bench bench-explainers bench-reference faults mutants viewers constraints sbom audit-dependencies clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

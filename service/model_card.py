@@ -171,8 +171,6 @@ class ModelCard(Strict):
     labels: tuple[Label, ...] = Field(min_length=1)
     eligibility: Eligibility = Eligibility()
     training: Training
-    figures: dict[str, float] = {}
-    """Measured on the official test split; names as in `pellucid evaluate --json`."""
 
     @property
     def identity(self) -> ModelIdentity:

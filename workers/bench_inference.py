@@ -48,7 +48,15 @@ class Figure:
 
 @click.command()
 @click.option("--model", "name", default="", help="Name of a package; default: that of the first enabled pipeline.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1, 256), default=(1, 8), show_default=True)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1, 256),
+    default=(1, 8),
+    show_default=True,
+    help="Images in one pass; repeatable.",
+)
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=1), help="Timed rounds of each.")
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="Of the processor; 0: as torch chooses.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")

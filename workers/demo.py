@@ -38,7 +38,13 @@ SAMPLES = 4
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the table; exit code 0 only if every object came back.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-out"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-out"),
+    show_default=True,
+    help="Folder for what the PACS received, as .dcm and .png.",
+)
 @click.option("--study", type=click.Path(exists=True, path_type=Path), help="Your own file or folder.")
 def demo(once: bool, out: Path, study: Path | None) -> None:
     """Send studies through the whole service on this machine and show what the PACS got back."""
