@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def preview_png(dataset: Dataset) -> bytes | None:
-    """Render a colour object as PNG; None for an object without pixels."""
-    if "PixelData" not in dataset:
+    """Render the first page of a colour object as PNG; None for an object without pixels or colour."""
+    if "PixelData" not in dataset or dataset.SamplesPerPixel == 1:
         return None
     pixels = np.asarray(pixel_array(dataset))
     frame = pixels if pixels.ndim == 3 else pixels[0]  # noqa: PLR2004 -- (rows, columns, 3)

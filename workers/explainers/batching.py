@@ -132,7 +132,8 @@ class Forwards:
         elif self._device.type != "cpu" and network is not None:
             self._device = torch.device("cpu")
             self._size = LARGEST["cpu"]
-            self._use(inference_copy(_on_cpu(network), fast_dtype(self._device)))
+            # What works there in bfloat16 was not tried, and memory is too short to try it now.
+            self._use(inference_copy(_on_cpu(network), torch.float32))
             log.warning("out of memory on the accelerator: the rest of this explanation runs on the CPU")
         else:
             raise UnsupportedMethodError("there is not enough memory for a single forward pass")
@@ -169,8 +170,13 @@ def _fastest(
     for dtype in dict.fromkeys((fast_dtype(classifier.device), torch.float32)):
         if dtype not in made:
             made[dtype] = inference_copy(network, dtype)
-        with torch.inference_mode():
-            off = float((made[dtype](probes).double() - exact).abs().max())
+        try:
+            with torch.inference_mode():
+                off = float((made[dtype](probes).double() - exact).abs().max())
+        except NotImplementedError:
+            # Average pooling of volumes, for one, does not exist in bfloat16 on every device.
+            log.info("a copy in %s cannot be computed on this machine", dtype)
+            continue
         # Written so that NaN is refused as well.
         if off <= tolerance:
             return made[dtype]

@@ -102,8 +102,14 @@ def safe_dtype(network: nn.Module, shape: tuple[int, ...], device: torch.device)
     chosen = _copies(network).fast
     if shape not in chosen:
         probe = _probe(shape).to(device)
-        exact, near = (_mean_gradient(gradient_copy(network, dtype, device), probe) for dtype in (torch.float32, fast))
-        chosen[shape] = fast if rank_correlation(exact, near) >= FIDELITY else torch.float32
+        exact = _mean_gradient(gradient_copy(network, torch.float32, device), probe)
+        try:
+            near = _mean_gradient(gradient_copy(network, fast, device), probe)
+        except NotImplementedError:
+            # Average pooling of volumes, for one, does not exist in bfloat16 on every device.
+            chosen[shape] = torch.float32
+        else:
+            chosen[shape] = fast if rank_correlation(exact, near) >= FIDELITY else torch.float32
     return chosen[shape]
 
 

@@ -14,7 +14,8 @@ from service.pipelines import Explanation
 from service.results import Assessment, Attribution, Finding, OperatingPoint, Verdict
 from service.settings import packaged_config
 from workers.explainers.cam import GradCam, HiResCam
-from workers.explainers.gradients import Saliency
+from workers.explainers.gradients import Saliency, SmoothGrad
+from workers.explainers.occlusion import Occlusion
 from workers.findings import labels_to_explain
 from workers.models.package import PackagedClassifier, load_package
 from workers.phantom.head import HeadPhantom, make_brain_mr, make_head_ct
@@ -188,3 +189,14 @@ def test_a_reason_that_holds_for_some_slices_names_them() -> None:
     assert joined.assessment is not None
     assert joined.assessment.reasons == ("Both.", "Slice 2: One.")
     assert joined.assessment.senseless == ("No lungs.",)
+
+
+@pytest.mark.parametrize("method", [SmoothGrad(samples=4), Occlusion(windows=12)])
+def test_methods_that_look_for_a_fast_precision_explain_a_volume_that_has_none(method: Explainer) -> None:
+    # Average pooling of volumes does not exist in bfloat16 on a CPU.
+    classifier = package("brain-mr-tumour-demo")
+    series = phantom_series(make_brain_mr(FIRST_SEED, tumour=True), "MR")
+    findings = find_in_series(classifier, series)
+    explained = explain_series(classifier, [method], series, findings=findings, labels=[0], limits=LIMITS, doubts={})
+    (attribution,) = explained.attributions
+    assert attribution.map.max() > 0
