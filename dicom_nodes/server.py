@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from dicom_nodes.accepting import connections, open_port
 from dicom_nodes.association import ServedAssociation
 from dicom_nodes.budgets import Counted, HalfOpen, Limits
 from dicom_nodes.dimse import ProtocolError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-_ACCEPT_POLL_S = 0.5
 
 
 class Server:
@@ -72,9 +71,7 @@ class Server:
         self._associations: set[ServedAssociation] = set()
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=128)
-        self._socket.settimeout(_ACCEPT_POLL_S)
+        self._socket = open_port(host, port, backlog=128)
         self.port: int = self._socket.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
 
@@ -108,19 +105,8 @@ class Server:
             thread.join(timeout=1.0)
 
     def _accept(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, peer = self._socket.accept()
-            except TimeoutError:
-                continue
-            except OSError as error:
-                if self._stopping.is_set():
-                    return
-                # Out of descriptors, or the peer was gone again: the next one may do better.
-                log.warning("a connection could not be accepted: %s", error.strerror)
-                self._stopping.wait(0.05)
-                continue
-            self._receive(connection, peer[0].removeprefix("::ffff:"))
+        for connection, address in connections(self._socket, self._stopping):
+            self._receive(connection, address)
 
     def _receive(self, connection: socket.socket, address: str) -> None:
         if not self._allows(address):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import h11
 
+from dicom_nodes.accepting import connections, open_port
 from dicom_nodes.wire import Patience, Wire
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ _MAXIMUM_HEADER_BYTES = 1 << 14
 _HEADER_S = 10.0
 _IDLE_S = 30.0
 _BYTES_PER_S = 1024.0
-_ACCEPT_POLL_S = 0.5
 _SEND_S = 30.0
 
 
@@ -85,9 +85,7 @@ class WebServer:
         self._free = threading.BoundedSemaphore(maximum_connections)
         self._stopping = threading.Event()
         self._open: set[Wire] = set()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=64)
-        self._socket.settimeout(_ACCEPT_POLL_S)
+        self._socket = open_port(host, port, backlog=64)
         self.port: int = self._socket.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="accept http", daemon=True)
 
@@ -107,16 +105,7 @@ class WebServer:
             wire.abort()
 
     def _accept(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, peer = self._socket.accept()
-            except TimeoutError:
-                continue
-            except OSError as error:
-                log.warning("a connection could not be accepted: %s", error.strerror)
-                self._stopping.wait(0.05)
-                continue
-            address = peer[0].removeprefix("::ffff:")
+        for connection, address in connections(self._socket, self._stopping):
             if not self._allows(address) or not self._free.acquire(blocking=False):
                 log.warning("connection from %s closed: not permitted, or too many at once", address)
                 connection.close()

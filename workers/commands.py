@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from service.pipelines import Pipeline
-    from workers.pipeline import Analysis, Analyst, SeriesAnalysis
+    from workers.pipeline import Analysis, Analyst
 
 from pathlib import Path
 
@@ -139,7 +139,7 @@ class _Input:
     file: Path
     """Or the folder of the study's first file."""
     stem: str
-    analyse: Callable[..., Analysis | SeriesAnalysis]
+    analyse: Callable[..., Analysis]
 
 
 def _images(analyst: Analyst, files: Sequence[Path]) -> list[_Input]:
@@ -174,7 +174,7 @@ def _shown(file: Path) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", "?", os.fsencode(file).decode("utf-8", "replace"))
 
 
-def _write_objects(analysis: Analysis | SeriesAnalysis, file: Path, out: Path, stem: str) -> ExplainedFile:
+def _write_objects(analysis: Analysis, file: Path, out: Path, stem: str) -> ExplainedFile:
     written = []
     for entry in analysis.objects:
         path = out / f"{stem}.{entry.kind}.dcm"

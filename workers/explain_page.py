@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dicom_nodes.objects.scene import Scene
     from dicom_nodes.objects.subject import Subject
     from service.results import Assessment, Attribution, Finding, Measure, Result
-    from workers.pipeline import Analysis, SeriesAnalysis
+    from workers.pipeline import Analysis
 
 LARGEST = 720
 """Side of a film on the page, in pixels."""
@@ -51,7 +51,7 @@ class Film:
     name: str
     stem: str
     """What its pictures' names begin with."""
-    analysis: Analysis | SeriesAnalysis
+    analysis: Analysis
 
     @property
     def subject(self) -> Subject:

@@ -79,20 +79,9 @@ class BuiltObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What a pipeline made of one image."""
+    """What a pipeline made of one image or series."""
 
-    source: SourceImage
-    result: Result
-    objects: tuple[BuiltObject, ...]
-    not_written: tuple[str, ...] = ()
-    """Outputs that could not say the result truthfully, with the reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesAnalysis:
-    """What a pipeline made of one series."""
-
-    source: SourceSeries
+    source: SourceImage | SourceSeries
     result: Result
     objects: tuple[BuiltObject, ...]
     not_written: tuple[str, ...] = ()
@@ -191,7 +180,7 @@ class Analyst:
         created_at: datetime,
         supersedes: Sequence[OutboxObject] = (),
         outputs: Sequence[str] = (),
-    ) -> SeriesAnalysis:
+    ) -> Analysis:
         """Analyse the series of a study that the model reads; which one that is, `read_series` decides.
 
         Args:
@@ -229,7 +218,7 @@ class Analyst:
             name: partial(build, source.headers, source.series, result) for name, build in self._series_outputs.items()
         }
         objects, not_written = _build(builders, outputs or self.pipeline.outputs)
-        return SeriesAnalysis(source=source, result=result, objects=objects, not_written=not_written)
+        return Analysis(source=source, result=result, objects=objects, not_written=not_written)
 
     def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject:
         """Build the short report "not analysed" for a study."""

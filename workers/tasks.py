@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dicom_nodes.objects.series import SourceSeries
 from service.destinations import destinations_of, kinds_for, outputs_to_build
 from service.errors import DamagedFileError, NotEligibleError, PermanentError, RetryableError
 from service.intake import new_job
@@ -19,7 +20,7 @@ from service.ledger.work import LeaseLostError
 from service.metrics import reason_class
 from service.records import JobState
 from service.tracing import Traces
-from workers.pipeline import Analyst, BuiltObject, SeriesAnalysis
+from workers.pipeline import Analyst, BuiltObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ class JobRunner:
             else:
                 analysed += 1
                 made += analysis.objects
-                if isinstance(analysis, SeriesAnalysis):
+                if isinstance(analysis.source, SourceSeries):
                     remarks |= dict.fromkeys(analysis.source.notes)
                 remarks |= dict.fromkeys(f"not written: {text}" for text in analysis.not_written)
                 self._count(claim.job.pipeline, analysis.result)
@@ -170,7 +171,7 @@ class JobRunner:
         finally:
             self._traces.note(name, job.study_instance_uid, begun_at=begun_at, job=job.id)
 
-    def _analyse_unit(self, analyst: Analyst, claim: Claim, unit: Sequence[Instance]) -> Analysis | SeriesAnalysis:
+    def _analyse_unit(self, analyst: Analyst, claim: Claim, unit: Sequence[Instance]) -> Analysis:
         destinations = destinations_of(analyst.pipeline, claim.job.calling_ae)
         with self._spool.files(unit) as paths:
             series = analyst.reads_series

@@ -7,7 +7,7 @@ import email.policy
 import io
 import json
 import urllib.request
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.pixels.utils import pixel_array
+from readings import reading
 from require import require_tool
 
 from dicom_nodes.client import send_files
@@ -24,8 +25,6 @@ from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.series import read_series
 from dicom_nodes.objects.write import to_bytes
 from dicom_nodes.status import Verdict
-from service.concepts import Code
-from service.results import Attribution, Finding, ModelIdentity, OperatingPoint, Result
 from workers.phantom.files import write_samples
 from workers.phantom.head import make_head_ct
 from workers.registry import load_outputs, load_series_outputs
@@ -97,41 +96,6 @@ def address(dataset: Dataset) -> str:
     return f"/studies/{dataset.StudyInstanceUID}/series/{dataset.SeriesInstanceUID}/instances/{dataset.SOPInstanceUID}"
 
 
-def result(attribution: NDArray[np.float32]) -> Result:
-    """Make a result: one finding, explained by one map."""
-    point = OperatingPoint(name="balanced", threshold=0.5, sensitivity=0.9, specificity=0.9)
-    return Result(
-        job_id="round-trip",
-        created_at=datetime(2026, 1, 5, 10, 30, tzinfo=UTC),
-        pipeline="round-trip",
-        pipeline_version="1",
-        software_version="0.1.0",
-        model=ModelIdentity(
-            name="model",
-            title="Model",
-            version="1",
-            sha256="ab" * 32,
-            manufacturer="Pellucid",
-            trained_on="Phantoms",
-            limits="None is known.",
-        ),
-        findings=(
-            Finding(
-                label="Opacity",
-                code=Code(value="128305008", scheme="SCT", meaning="Opacity"),
-                probability=0.8,
-                operating_point=point,
-                operating_points=(point,),
-            ),
-        ),
-        attributions=(
-            Attribution(
-                method="grad-cam", title="Grad-CAM", finding="Opacity", map=attribution, parameters={}, seconds=0.1
-            ),
-        ),
-    )
-
-
 def bump(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A hill above the middle."""
     axes = np.ogrid[tuple(slice(-1, 1, side * 1j) for side in shape)]
@@ -158,7 +122,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         ),
     )
     source = read_series(files)
-    about_film, about_series = result(bump(film.image.grey.shape)), result(bump(head.volume.shape))
+    about_film, about_series = reading(bump(film.image.grey.shape)), reading(bump(head.volume.shape))
     built = {kind: build(film.header, film.image, about_film) for kind, build in load_outputs(FILM_OUTPUTS).items()}
     for kind, build in load_series_outputs(SERIES_OUTPUTS).items():
         built[f"series {kind}"] = build(source.headers, source.series, about_series)

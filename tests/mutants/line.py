@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import random
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from readings import lateral, reading
 
 from dicom_nodes.objects import presentation_state, refusal_report, secondary_capture, structured_report, text_report
 from dicom_nodes.objects.read import read_header, read_image
@@ -25,12 +25,10 @@ from dicom_nodes.requests import Peer, StoreCommand
 from mutants.anatomy import File, take_apart
 from mutants.mutations import mutate
 from mutants.originals import COMPRESSED, MARKS, originals
-from service.concepts import Code
 from service.errors import PellucidError
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.observe import configure_logging
-from service.results import Attribution, Finding, ModelIdentity, OperatingPoint, Refusal, Result
 from service.spool import Spool
 
 if TYPE_CHECKING:
@@ -38,12 +36,9 @@ if TYPE_CHECKING:
     from dicom_nodes.part10_stream import Meta
     from dicom_nodes.requests import Reception
     from dicom_nodes.status import Answer
+    from service.results import Result
 
 _BUILDERS = (structured_report.build, text_report.build, presentation_state.build)
-_WHEN = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
-_MODEL = ModelIdentity(
-    name="m", title="Model", version="1", sha256="ab" * 32, manufacturer="P", trained_on="nothing", limits="all"
-)
 
 
 class Line:
@@ -115,7 +110,7 @@ class Line:
     def _read(self, path: Path, said: list[str], *, pictures: bool) -> str:
         try:
             header, _ = read_header(path)
-            to_bytes(refusal_report.build(header, _refusal()))
+            to_bytes(refusal_report.build(header, lateral()))
             read = read_image(path)
             grey = read.image.grey
             if not (np.isfinite(grey).all() and 0 <= grey.min() <= grey.max() <= 1):
@@ -139,42 +134,10 @@ class Line:
         return File(syntax=syntax, preamble=known.preamble, meta=known.meta, elements=elements)
 
 
-def _refusal() -> Refusal:
-    return Refusal(
-        job_id="job",
-        created_at=_WHEN,
-        pipeline="p",
-        pipeline_version="1",
-        software_version="1",
-        model=_MODEL,
-        reason="no reason",
-    )
-
-
 def _result(read: SourceImage) -> Result:
-    point = OperatingPoint(name="balanced", threshold=0.5, sensitivity=0.9, specificity=0.9)
-    finding = Finding(
-        label="Pneumonia",
-        code=Code(value="233604007", scheme="SCT", meaning="Pneumonia"),
-        probability=0.9,
-        operating_point=point,
-        operating_points=(point,),
-    )
     values = np.zeros(read.image.grey.shape, dtype=np.float32)
     values[: values.shape[0] // 2, : values.shape[1] // 2] = 1
-    attribution = Attribution(
-        method="grad-cam", title="Grad-CAM", finding="Pneumonia", map=values, parameters={}, seconds=0.1
-    )
-    return Result(
-        job_id="job",
-        created_at=_WHEN,
-        pipeline="p",
-        pipeline_version="1",
-        software_version="1",
-        model=_MODEL,
-        findings=(finding,),
-        attributions=(attribution,),
-    )
+    return reading(values)
 
 
 def main() -> None:

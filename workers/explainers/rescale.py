@@ -19,8 +19,8 @@ SAME = 1e-10
 """Inputs that differ by no more count as equal: the slope between them would be rounding."""
 
 
-class _RescaledActivation(torch.autograd.Function):
-    """A function of single values; the first half of the batch are images, the second half their baselines."""
+class _Bend(torch.autograd.Function):
+    """A function that bends; the first half of the batch are images, the second half their baselines."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, function: Function) -> torch.Tensor:
@@ -28,6 +28,10 @@ class _RescaledActivation(torch.autograd.Function):
         ctx.save_for_backward(x, y)
         ctx.function = function
         return y
+
+
+class _RescaledActivation(_Bend):
+    """A function of single values."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -43,19 +47,12 @@ class _RescaledActivation(torch.autograd.Function):
         return torch.cat([gradient * torch.where(same, tangent, slope), torch.zeros_like(gradient)]), None
 
 
-class _RescaledMaximum(torch.autograd.Function):
+class _RescaledMaximum(_Bend):
     """A largest value over places: what it gained is shared by the place that wins now and the one that won before.
 
     The way of SHAP's DeepExplainer: from the baseline's largest value up to the larger of both goes to the image's
     winner, the rest to the baseline's; the sum is the whole difference.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, function: Function) -> torch.Tensor:
-        y = function(x)
-        ctx.save_for_backward(x, y)
-        ctx.function = function
-        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:

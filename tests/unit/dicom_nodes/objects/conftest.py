@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +15,14 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     generate_uid,
 )
+from readings import lateral, reading
 
 from dicom_nodes.objects.read import read_image
-from service.concepts import Code
 from service.images import Series
 from service.results import (
     Assessment,
     Attribution,
-    Finding,
     Measure,
-    ModelIdentity,
-    OperatingPoint,
     Refusal,
     Result,
     Verdict,
@@ -124,26 +121,7 @@ def result() -> Callable[..., Result]:
         supersedes: tuple[OutboxObject, ...] = (),
     ) -> Result:
         values = bump(image.grey.shape) if attribution is None else attribution
-        return Result(
-            job_id="job-1",
-            created_at=dt.datetime(2026, 11, 23, 11, 5, 9, tzinfo=dt.UTC),
-            pipeline="chest-xray-pneumonia",
-            pipeline_version="1",
-            software_version="0.1.0",
-            model=_model(),
-            findings=(_finding(probability),),
-            attributions=(
-                Attribution(
-                    method="grad-cam",
-                    title="Grad-CAM",
-                    finding="Pneumonia",
-                    map=values,
-                    parameters={"layer": "stage4"},
-                    seconds=0.1,
-                ),
-            ),
-            supersedes=supersedes,
-        )
+        return dataclasses.replace(reading(values, probability=probability), supersedes=supersedes)
 
     return make
 
@@ -151,16 +129,7 @@ def result() -> Callable[..., Result]:
 @pytest.fixture
 def refusal() -> Refusal:
     """A refusal."""
-    return Refusal(
-        job_id="job-2",
-        created_at=dt.datetime(2026, 11, 23, 11, 5, 9, tzinfo=dt.UTC),
-        pipeline="chest-xray-pneumonia",
-        pipeline_version="1",
-        software_version="0.1.0",
-        model=_model(),
-        reason="The image is a lateral view.",
-        details=("View position: LL",),
-    )
+    return lateral()
 
 
 def bump(shape: tuple[int, ...], row: float = 0.3, column: float = 0.7) -> NDArray[np.float32]:
@@ -200,14 +169,9 @@ def several() -> Callable[..., Result]:
             )
             for method, title, values, verdict, reasons in made
         )
-        return Result(
+        return dataclasses.replace(
+            reading(bump(shape), probability=probability),
             job_id="job-3",
-            created_at=dt.datetime(2026, 11, 23, 11, 5, 9, tzinfo=dt.UTC),
-            pipeline="chest-xray-pneumonia",
-            pipeline_version="1",
-            software_version="0.1.0",
-            model=_model(),
-            findings=(_finding(probability),),
             attributions=attributions,
             contradictions=("Grad-CAM and LIME mark different parts",),
             unavailable=("SHAP: the time was over",),
@@ -263,28 +227,3 @@ def stack(source: Callable[..., FileDataset], tmp_path: Path) -> Callable[..., S
         return headers, Series(slices=tuple(images), positions_mm=tuple(float(value) for value in positions))
 
     return make
-
-
-def _model() -> ModelIdentity:
-    return ModelIdentity(
-        name="compact",
-        title="Compact ResNet",
-        version="1.0.0",
-        sha256="ab" * 32,
-        manufacturer="Pellucid",
-        trained_on="Paediatric chest radiographs of one hospital",
-        limits="Not validated on adults.",
-    )
-
-
-def _finding(probability: float) -> Finding:
-    point = OperatingPoint(name="balanced", threshold=0.5, sensitivity=0.96, specificity=0.94)
-    screening = OperatingPoint(name="screening", threshold=0.05, sensitivity=0.99, specificity=0.7)
-    pneumonia = Code(value="233604007", scheme="SCT", meaning="Pneumonia")
-    return Finding(
-        label="Pneumonia",
-        code=pneumonia,
-        probability=probability,
-        operating_point=point,
-        operating_points=(screening, point),
-    )
