@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFIGURATION = "/etc/pellucid"
+pytestmark = pytest.mark.timeout(600)
 PORTS = {"listener": 9464, "worker": 9465, "sender": 9466}
 
 
@@ -105,7 +106,7 @@ class Site:
     def check_deliveries(self, counts: list[int]) -> None:
         """Wait until so many objects of each job are in the PACS."""
         delivered = lambda: [report.delivered for report in self.reports.jobs()]  # noqa: E731
-        wait_until(lambda: delivered() == counts, timeout_s=150, what="the results were not delivered")
+        wait_until(lambda: delivered() == counts, timeout_s=400, what="the results were not delivered")
         for report in self.reports.jobs():
             assert report.job.state is JobState.DONE
             assert all(self.pacs.fetch(entry.sop_instance_uid) for entry in self.reports.objects_of(report.job.id))
@@ -161,7 +162,6 @@ def test_the_manifests_commands_make_a_service(
     assert "postgresql+psycopg" not in text
 
 
-@pytest.mark.timeout(600)
 def test_pods_that_share_a_bucket_and_no_volume_make_a_service(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str
 ) -> None:
@@ -194,7 +194,7 @@ def test_pods_that_share_a_bucket_and_no_volume_make_a_service(
         server.start()
         wait_until(lambda: running.send(film) == [0x0000], timeout_s=60, what="the store is back, and nothing goes in")
         running.check_deliveries([2])
-        assert kept() == []
+        wait_until(lambda: kept() == [], timeout_s=60, what="copies of what was read stay")
         assert [path for state in states.values() for path in state.rglob("*.dcm")] == []
         assert sorted(key.split("/")[1] for key in bucket.objects) == ["outbox", "outbox", "spool"]
     server.stop()
