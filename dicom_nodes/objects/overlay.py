@@ -70,7 +70,7 @@ def render_scene(scene: Scene, largest: int = LARGEST_PANEL) -> Rendering:
     titles = [fit(lines, width) for lines in _titles(scene)]
     footer = fit(footer_lines(scene), total)
     top = header.height + max(strip.height for strip in titles) + SIDES
-    words = fit(_none_shown_lines(scene) or withheld_lines(scene), width) if scene.withheld else None
+    words = fit(none_shown_lines(scene) or withheld_lines(scene), width) if scene.withheld else None
     tall = max(height, words.height) if words else height
     canvas = Picture.new("RGB", (total + total % 2, even(top + tall + footer.height + corners * 2 // 3)))
     canvas.paste(plain_panel(scene, (width, height)), (0, top))
@@ -110,7 +110,7 @@ def withheld_lines(scene: Scene) -> list[Line]:
     ]
 
 
-def _none_shown_lines(scene: Scene) -> list[Line]:
+def none_shown_lines(scene: Scene) -> list[Line]:
     """Say of every method why its map is not drawn, where none is; nothing for a single method, or where one is."""
     explained = subject.explanations_of(scene.result, scene.finding)
     told = captions.none_shown(explained)

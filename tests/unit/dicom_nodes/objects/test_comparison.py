@@ -11,9 +11,9 @@ from pydicom import dcmread
 from pydicom.encaps import generate_frames
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
-from dicom_nodes.objects import subject
+from dicom_nodes.objects import narrative, subject
 from dicom_nodes.objects.comparison import render_comparison
-from dicom_nodes.objects.overlay import render_scene
+from dicom_nodes.objects.overlay import none_shown_lines, render_scene
 from dicom_nodes.objects.pages import render_pages
 from dicom_nodes.objects.read import SourceImage, read_image
 from dicom_nodes.objects.scene import compared_scenes, default_scene
@@ -180,3 +180,47 @@ def test_pages_of_noise_stay_below_one_megabyte_together(source: Make, saved: Sa
     result = several(noise.shape)
     two = dataclasses.replace(result, attributions=result.attributions[::2])
     assert len(to_bytes(build(film.header, film.image, two))) <= 1_000_000
+
+
+def none_passed(result: Result, methods: int = 3) -> Result:
+    """Return the result with so many methods, none of which may be shown."""
+    failed = result.attributions[1]
+    named = tuple(dataclasses.replace(failed, method=f"m{each}", title=f"Method {each}") for each in range(methods))
+    return dataclasses.replace(result, attributions=named, contradictions=(), unavailable=())
+
+
+@pytest.mark.parametrize("methods", [1, 2, 3, 20])
+def test_where_no_method_passed_there_is_one_page_that_says_so_and_no_comparison(
+    read: SourceImage, several: Results, methods: int
+) -> None:
+    about = subject.of_image(read.header, read.image, none_passed(several(FLAT.shape), methods))
+    assert compared_scenes(about) == []
+    (page,) = render_pages(about).renderings
+    # The film as sent, and words where the map would have been: none of them off the page or on the film.
+    (film,) = page.films
+    beside = [box for box in page.texts if box[0] > film[2] and box[1] > film[1]]
+    assert len(beside) >= methods if methods < 20 else len(beside) >= 7
+    height, width = page.picture.shape[:2]
+    assert all(box[2] <= width and box[3] <= height for box in page.texts)
+    dataset = build(read.header, read.image, about.result)
+    assert dataset.SOPClassUID == SecondaryCaptureImageStorage
+    assert "no explanation" in dataset.DerivationDescription
+
+
+def test_the_words_say_of_every_method_why_it_is_not_shown(read: SourceImage, several: Results) -> None:
+    about = subject.of_image(read.header, read.image, none_passed(several(FLAT.shape)))
+    told = " ".join(line.text for line in none_shown_lines(default_scene(about)))
+    assert told.startswith("No explanation is shown: none of 3 methods passed its checks.")
+    for each in range(3):
+        assert f"Method {each}: Deleting its parts changes nothing." in told
+    for lines in (narrative.explanations(about), narrative.verdicts(about)):
+        assert "Pneumonia: no explanation is shown: none of 3 methods passed its checks." in lines
+
+
+def test_one_method_that_passed_is_enough_for_a_comparison(read: SourceImage, several: Results) -> None:
+    result = several(FLAT.shape)
+    failed, passed = result.attributions[1], result.attributions[2]
+    about = subject.of_image(read.header, read.image, dataclasses.replace(result, attributions=(failed, passed)))
+    assert len(render_pages(about).renderings) == 2
+    assert none_shown_lines(default_scene(about)) == []
+    assert not any("no explanation" in line for line in narrative.explanations(about))

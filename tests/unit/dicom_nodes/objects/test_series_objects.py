@@ -240,3 +240,13 @@ def test_a_header_for_every_slice_is_asked_for(stack: Stack, several: Results) -
     headers, series = stack(5)
     with pytest.raises(ValueError, match="one header per slice"):
         key_objects.build_series(headers[1:], series, several(SHAPE, slices=5))
+
+
+def test_a_series_without_a_map_to_show_has_one_page(stack: Stack, several: Results) -> None:
+    headers, series = stack(7)
+    result = several(SHAPE, slices=7)
+    finding = dataclasses.replace(result.findings[0], slice_probabilities=(0.1, 0.2, 0.9, 0.8, 0.9, 0.1, 0.1))
+    failed = dataclasses.replace(result, findings=(finding,), attributions=(result.attributions[1],) * 2)
+    dataset = written(secondary_capture.build_series(headers, series, failed))
+    assert "NumberOfFrames" not in dataset
+    assert "no explanation" in dataset.DerivationDescription
