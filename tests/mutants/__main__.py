@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mutants.originals import MARKS
@@ -154,8 +154,8 @@ def main() -> int:
         folder = Path(name) / "line"
         folder.mkdir()
         report = run(chosen.count, seed=chosen.seed, compressed=chosen.compressed, folder=folder)
-    chosen.out.write_text(json.dumps({**asdict(report), "clean": report.clean}, indent=2) + "\n", encoding="utf-8")
-    shown = {name: value for name, value in asdict(report).items() if name != "kinds"}
+    chosen.out.write_text(json.dumps({**vars(report), "clean": report.clean}, indent=2) + "\n", encoding="utf-8")
+    shown = {name: value for name, value in vars(report).items() if name != "kinds"}
     sys.stdout.write("\n".join(f"{name:18} {value}" for name, value in shown.items()) + "\n")
     return 0 if report.clean else 1
 
