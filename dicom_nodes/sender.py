@@ -30,6 +30,7 @@ from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import open_outbox
 from service.records import DeliveryState
+from service.storage import clear_copies
 from service.tracing import open_traces
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Sender:
             Round("looking for deliveries", 0.0, lambda: self._dispatch(stop)),
         ]
         http = self._settings.http
+        clear_copies(self._settings)
         with self._trail.application():
             endpoints = serve_health(self._health, self._registry, host=http.host, port=http.sender_port)
             forwarding = start_forwarding(self._settings, stop)

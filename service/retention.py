@@ -86,7 +86,12 @@ class Keeper:
         )
 
     def purge(self) -> Purge:
-        """Delete what is old; what is old and still needed stays."""
+        """Delete what is old; what is old and still needed stays.
+
+        Raises:
+            StoreError: files cannot be deleted now, and nothing was marked as deleted.
+        """
+        self._outbox.check()
         before = self._before(self._settings.instances_days)
         instances, freed = self._delete(lambda: self._ledger.take_instances(before=before), self._spool.remove)
         aside, freed_aside = self._delete(lambda: self._ledger.take_set_aside(before=before), self._spool.remove)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.errors import DamagedFileError, SettingsError
 from service.files import move_durably, space_errors, sync_file, write_durably
+from service.staging import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +156,12 @@ def open_storage(settings: Settings, name: str) -> Storage:
         raise SettingsError("spool.url names an S3 bucket, which needs boto3: pip install 'pellucid[s3]'") from None
     opened: Storage = s3.S3Storage(settings.spool, name, copies=state / "spool" / "incoming")
     return opened
+
+
+def clear_copies(settings: Settings) -> None:
+    """Remove the copies of a store's files that dead processes of this machine left; a folder needs none."""
+    if settings.spool.url:
+        prepare(settings.state.directory.absolute() / "spool" / "incoming")
 
 
 def missing(key: str, place: str) -> DamagedFileError:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from certificates import Pair
+
 ACCOUNT = "123456789012"
 PREFIX = "site-a"
 
@@ -38,7 +40,9 @@ class _Quiet(WSGIRequestHandler):
 class Server:
     """Serves all buckets; it can be stopped, and started again at the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, pair: Pair | None = None) -> None:
+        """With a certificate it speaks TLS."""
+        self._tls = (str(pair.certificate), str(pair.key)) if pair else None
         self.port = 0
         self.buckets: dict[str, Bucket] = {}
         self._server: Any = None
@@ -62,7 +66,13 @@ class Server:
             return False
         with listening:
             self._server = make_server(
-                "127.0.0.1", self.port, self._serve, threaded=True, request_handler=_Quiet, fd=listening.fileno()
+                "127.0.0.1",
+                self.port,
+                self._serve,
+                threaded=True,
+                request_handler=_Quiet,
+                ssl_context=self._tls,
+                fd=listening.fileno(),
             )
         self._server.daemon_threads = True
         return True

@@ -27,6 +27,7 @@ from service.outbox import open_outbox
 from service.pipelines import load_pipelines
 from service.queue import PROCESS, QUEUES, make_app
 from service.spool import open_spool
+from service.storage import clear_copies
 from service.tracing import Traces, open_traces
 from workers.registry import check_names
 from workers.watch import watch
@@ -100,7 +101,7 @@ class _Child:
         metrics = WorkerMetrics(registry)
         reports = Reports(engine)
         spool, outbox = open_spool(settings), open_outbox(settings)
-        spool.prepare()
+        clear_copies(settings)
         health = Health({"ledger": reports.answers, "outbox": outbox.check})
         self._traces = open_traces(settings, "worker")
         self._runner = tasks.JobRunner(

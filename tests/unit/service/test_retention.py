@@ -13,6 +13,7 @@ import pytest
 from service.audit.chain import AuditLog, write_place
 from service.audit.trail import Trail
 from service.audit.verify import verify
+from service.errors import StoreError
 from service.ledger.creation import NewJob
 from service.ledger.transactions import moment
 from service.outbox import open_outbox
@@ -180,6 +181,12 @@ def test_what_lies_in_a_bucket_goes_and_stays_by_the_same_rules(tmp_path: Path, 
     house.deliver()
     house.days_pass(31)
     bucket.age(2 * DAY_S)
+    bucket.refusal = (503, "SlowDown")
+    for _ in range(2):
+        house.keeper._outbox._storage._known_until = 0.0
+        with pytest.raises(StoreError):
+            house.keeper.purge()
+    bucket.refusal = None
     assert house.keeper.look() == Purge(results=1, bytes=6)
     assert house.keeper.purge() == Purge(results=1, bytes=6)
     assert [key.split("/")[1] for key in bucket.objects] == ["spool"]

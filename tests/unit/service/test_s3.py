@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bucket import Bucket, files
+from bucket import Bucket, Server, files
+from certificates import Authority
 
 from service.errors import OutOfSpaceError, SettingsError, StoreError
 from service.s3 import S3Storage
@@ -187,6 +188,39 @@ def test_a_full_disk_while_copying_is_the_machines_trouble_and_not_the_stores(
         signal.signal(signal.SIGXFSZ, handler)
     assert files(tmp_path) == []
     storage.check()
+
+
+def test_a_store_is_believed_when_our_authority_signed_for_it_and_else_nothing_is_sent(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    server = Server(authority.issue("store"))
+    server.start()
+    bucket = Bucket(server=server)
+    endpoint = f"https://127.0.0.1:{server.port}"
+    try:
+        trusting = opened(bucket, tmp_path, endpoint_url=endpoint, trusted=str(authority.path))
+        trusting.write("a.dcm", b"x")
+        assert len(bucket.requests) == 1
+        for trusted in ("", str(Authority(tmp_path / "other").path)):
+            stranger = opened(bucket, tmp_path, endpoint_url=endpoint, trusted=trusted)
+            with pytest.raises(StoreError, match=r"a certificate that is not trusted: see spool\.trusted"):
+                stranger.write("b.dcm", b"x")
+        gone = opened(bucket, tmp_path, endpoint_url=endpoint, trusted=str(tmp_path / "gone.pem"))
+        with pytest.raises(StoreError, match="store"):
+            gone.write("b.dcm", b"x")
+        assert len(bucket.requests) == 1
+    finally:
+        server.stop()
+
+
+def test_without_credentials_the_store_says_where_they_go(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    storage = opened(bucket, tmp_path, access_key_id="", secret_access_key="")
+    with pytest.raises(StoreError, match=r"needs credentials: set them in \[spool\]"):
+        storage.check()
 
 
 def test_many_files_are_listed_in_pages(storage: S3Storage, bucket: Bucket) -> None:
