@@ -120,13 +120,13 @@ def _film(film: Film, out: Path) -> str:
 
 
 def _other_slices(about: Subject, finding: Finding, film: Film, out: Path) -> list[str]:
-    """Return the other slices of a series that mattered, each with the first map that may be shown."""
+    """Return the other slices of a series that mattered and were explained, with the first map that may be shown."""
     shown = [one for one in explanations_of(about.result, finding) if captions.is_shown(one)]
     if about.series is None or not shown:
         return []
     cards = []
     for index in key_slices(about, finding):
-        if index != strongest_slice(about, finding):
+        if index != strongest_slice(about, finding) and about.influence(shown[0])[index] > 0:
             one = scene(about, finding, shown[0], index)
             picture = explained_panel(one, scene_size(one, LARGEST))
             picture.save(out / f"{film.stem}.{shown[0].method}.slice-{index + 1}.png")

@@ -150,7 +150,8 @@ def _titles(scene: Scene) -> tuple[list[Line], list[Line]]:
     if attribution is None:
         return left, [Line(text="No explanation was computed", size=22, colour=QUIET)]
     if scene.withheld:
-        return left, [Line(text=drawn(scene), size=22, colour=QUIET)]
+        several = f"Explanations of {scene.finding.label}. Not drawn" if none_shown_lines(scene) else drawn(scene)
+        return left, [Line(text=several, size=22, colour=QUIET)]
     trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution, MOST_DOUBTS)}"
     verdict = Line(text=trust, size=22, colour=trust_colour(attribution))
     return left, [Line(text=drawn(scene), size=22, colour=QUIET), verdict]

@@ -72,15 +72,17 @@ def default_scene(about: Subject) -> Scene:
 def large_scenes(about: Subject) -> list[Scene]:
     """Return what is drawn large, the most important first.
 
-    A radiograph has one scene per explained finding; a series one per slice that mattered, the strongest first. A map
-    that must not be shown has one scene, to say so: more of them would say no more.
+    A radiograph has one scene per explained finding; a series one per slice that mattered and was explained, the
+    strongest first: a slice without a map would look as if nothing in it had mattered. A map that must not be shown has
+    one scene, to say so: more of them would say no more.
     """
     scenes = []
     for finding in explained_findings(about.result):
         attribution = explanations_of(about.result, finding)[0]
         first = strongest_slice(about, finding)
         several = about.series is not None and is_shown(attribution)
-        others = [index for index in key_slices(about, finding) if index != first] if several else []
+        marked = about.influence(attribution) > 0 if several else ()
+        others = [index for index in key_slices(about, finding) if index != first and marked[index]] if several else []
         scenes += [scene(about, finding, attribution, index) for index in (first, *others)]
     return scenes or [default_scene(about)]
 

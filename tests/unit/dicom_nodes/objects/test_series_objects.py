@@ -15,7 +15,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.pixels.utils import pixel_array
 
-from dicom_nodes.objects import key_objects, parametric_map, secondary_capture, segmentation, structured_report
+from dicom_nodes.objects import key_objects, parametric_map, secondary_capture, segmentation, structured_report, subject
+from dicom_nodes.objects.scene import large_scenes
 from dicom_nodes.objects.write import to_bytes
 from service.errors import ObjectRefusedError
 
@@ -250,3 +251,17 @@ def test_a_series_without_a_map_to_show_has_one_page(stack: Stack, several: Resu
     dataset = written(secondary_capture.build_series(headers, series, failed))
     assert "NumberOfFrames" not in dataset
     assert "no explanation" in dataset.DerivationDescription
+
+
+def test_a_slice_that_mattered_and_was_not_explained_has_no_page_of_its_own(stack: Stack, several: Results) -> None:
+    headers, series = stack(5)
+    result = several(SHAPE, slices=5)
+    finding = dataclasses.replace(result.findings[0], slice_probabilities=(0.1, 0.7, 0.9, 0.8, 0.1))
+    values = result.attributions[0].map.copy()
+    values[[0, 1, 4]] = 0
+    only = dataclasses.replace(result.attributions[0], map=values)
+    told = dataclasses.replace(result, findings=(finding,), attributions=(only,))
+    about = subject.of_series(headers, series, told)
+    assert [scene.place.split(",")[0] for scene in large_scenes(about)] == ["Slice 3 of 5", "Slice 4 of 5"]
+    keys = key_objects.build_series(headers, series, told)
+    assert sum(item.ValueType == "IMAGE" for item in keys.ContentSequence) == 3

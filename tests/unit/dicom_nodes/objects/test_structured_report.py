@@ -324,3 +324,21 @@ def test_the_image_library_says_of_the_source_what_it_says_itself(source: Make, 
     )
     bare = named(report(saved(source(PatientOrientation=None, BodyPartExamined=None)), result), "111028")[0]
     assert not [item for item in walk(bare) if item.get("TextValue")]
+
+
+def test_what_makes_no_sense_of_an_input_is_said_beside_the_verdict(
+    source: Make, saved: Save, several: Results
+) -> None:
+    read = read_image(saved(source()))
+    result = several(read.image.grey.shape)
+    first = result.attributions[0]
+    assert first.assessment is not None
+    assessment = dataclasses.replace(first.assessment, senseless=("Map inside the lungs is not measured: no chest.",))
+    told = dataclasses.replace(
+        result, attributions=(dataclasses.replace(first, assessment=assessment), *result.attributions[1:])
+    )
+    (verdict,) = named(groups(build(read.header, read.image, told))[0], "trust")
+    (unasked,) = [
+        item for item in verdict.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "not-measured"
+    ]
+    assert unasked.TextValue == "Map inside the lungs is not measured: no chest."
