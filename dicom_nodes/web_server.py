@@ -110,7 +110,12 @@ class WebServer:
                 log.warning("connection from %s closed: not permitted, or too many at once", address)
                 connection.close()
                 continue
-            threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+            except RuntimeError:
+                log.warning("connection from %s closed: there is no thread for it", address)
+                self._free.release()
+                connection.close()
 
     def _serve(self, connection: socket.socket, address: str) -> None:
         wire = Wire(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,25 @@ def test_idle_connections_do_not_keep_others_out_for_ever(door: Entrance, tmp_pa
     assert time.monotonic() - begun < 40
     for connection in idle:
         connection.close()
+
+
+def test_a_connection_for_which_there_is_no_thread_ends_and_later_ones_are_served(
+    door: Entrance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, left = threading.Thread.start, [None] * 5
+
+    def start_later(thread: threading.Thread) -> None:
+        """Refuse, as the system does when a process has too many: once more than there may be connections."""
+        if left and "_serve" in thread.name:
+            left.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    while left:
+        with pytest.raises(httpx.TransportError):
+            door.post(b"")
+    assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
 
 
 def test_orthanc_sends_to_us_by_stow(door: Entrance, tmp_path: Path) -> None:
