@@ -143,6 +143,8 @@ def thresholds(
             f"{p.good_hidden:.1%}; bad flagged {p.bad_flagged:.1%}, hidden {p.bad_hidden:.1%}"
         )
         click.echo(f"caution = {p.caution}\nhide = {p.hide}")
+        good, good_hidden, bad, bad_hidden = p.shipped
+        click.echo(f"# as shipped: good {good:.1%}, {good_hidden:.1%}; bad {bad:.1%}, {bad_hidden:.1%}")
 
 
 def _gather_films(

@@ -40,7 +40,7 @@ class Agreement:
             reason="Most other methods mark other places: what the map marks most has {value} in common with theirs "
             "(at most {baseline} by chance).",
             required=False,
-            senseless="Agreement with other methods is not measured: no other method gave a map.",
+            senseless="Agreement with other methods is not measured: there is none beside this map.",
         ),
         Criterion(
             measure="agreement-rank",

@@ -92,6 +92,8 @@ class Proposal:
     good_hidden: float
     bad_flagged: float
     bad_hidden: float
+    shipped: tuple[float, float, float, float]
+    """The same four shares with the criterion's own numbers."""
     good_quantiles: tuple[float, ...]
     """At `QUANTILES`, of all good maps."""
     bad_quantiles: tuple[float, ...]
@@ -176,11 +178,23 @@ def propose(gathered: Gathered, criteria: Sequence[Criterion]) -> list[Proposal]
                 good_hidden=float(np.mean(good < hide)),
                 bad_flagged=float(np.mean(bad < caution)),
                 bad_hidden=float(np.mean(bad < hide)),
+                shipped=_shares(good, bad, _limits(criterion, sign)),
                 good_quantiles=_quantiles(good * sign),
                 bad_quantiles=_quantiles(bad * sign),
             )
         )
     return found
+
+
+def _limits(criterion: Criterion, sign: float) -> tuple[float, float]:
+    return sign * criterion.caution, -np.inf if criterion.hide is None else sign * criterion.hide
+
+
+def _shares(
+    good: NDArray[np.float64], bad: NDArray[np.float64], limits: Sequence[float]
+) -> tuple[float, float, float, float]:
+    shares = [float(np.mean(values < limit)) for values in (good, bad) for limit in limits]
+    return shares[0], shares[1], shares[2], shares[3]
 
 
 def flagged(row: Figures, criteria: Sequence[Criterion]) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image as Picture
 
+from dicom_nodes.objects.phantom_series import PhantomSeries, write_phantom_series
 from service.cli import cli
 from workers.phantom.files import write_samples
+from workers.phantom.head import make_head_ct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +56,31 @@ def test_maps_that_may_be_shown_are_pictures_too_and_hidden_ones_are_not(explain
     drawn = [p for p in explained.glob("*.png") if re.search(r"\.(grad-cam|occlusion|consensus)\.png$", p.name)]
     assert len(drawn) == shown
     assert page.count('class="withheld"') == len(re.findall(r'<p class="badge hidden">', page))
+
+
+@pytest.mark.timeout(600)
+def test_the_page_of_a_series_shows_the_slices_that_mattered_with_the_verdict(tmp_path: Path) -> None:
+    phantom = make_head_ct(800_004, bleed=True)
+    series = PhantomSeries(
+        volume=phantom.volume,
+        modality="CT",
+        positions_mm=phantom.positions_mm,
+        pixel_mm=phantom.pixel_mm,
+        name="head",
+        number=1,
+        taken_at=datetime(2026, 1, 5, 9, 0),  # noqa: DTZ001 - DICOM's dates are local by definition
+    )
+    write_phantom_series(tmp_path / "in", series)
+    (tmp_path / "in" / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"nothing")
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[pipelines]\nenabled = ["head-ct-bleed-demo"]\n', encoding="utf-8")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(cli, ["--config", str(settings), "explain", str(tmp_path / "in"), "--out", str(out)])
+    assert result.exit_code == 1, result.output
+    page = (out / "index.html").read_text("utf-8")
+    assert re.search(r"<b>broken.dcm</b>: \w+", page)
+    assert re.search(r"Slice 13 of 24, image number \d+ as received", page)
+    assert '<p class="badge reliable">' in page
+    assert "Map inside the lungs is not measured" in page
+    assert "Map inside the body" in page
+    assert len(list(out.glob("0000-series.grad-cam*.png"))) >= 2

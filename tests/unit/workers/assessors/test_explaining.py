@@ -284,7 +284,7 @@ def test_what_makes_no_sense_of_a_volume_is_said_with_the_reason_and_is_no_doubt
     (alone,) = volume_of(bright_balls(), [Honest("honest")]).attributions
     assert alone.assessment is not None
     told = " ".join(alone.assessment.senseless)
-    for words in ("inside the lungs is not measured", "text and markers is not measured", "no other method"):
+    for words in ("inside the lungs is not measured", "text and markers is not measured", "none beside this map"):
         assert words in told
     assert alone.assessment.reasons == ()
 

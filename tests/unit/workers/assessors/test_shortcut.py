@@ -65,6 +65,9 @@ def test_thresholds_lie_between_the_good_and_the_bad() -> None:
     assert 0.1 < first.hide < first.caution < 0.91
     assert 0.08 < second.caution < second.hide < 0.9
     assert (first.good_flagged, first.bad_hidden, second.good_flagged, second.bad_hidden) == (0, 1, 0, 1)
+    # With the criteria's own numbers, which are 0: nothing is below, and all but the first good map is above.
+    assert first.shipped == (0, 0, 0, 0)
+    assert second.shipped == (0.9, 0.9, 1, 1)
 
 
 def test_a_threshold_is_never_laxer_than_chance() -> None:
