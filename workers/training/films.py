@@ -82,18 +82,30 @@ def find_films(data: Path, *, negative: str, positive: str) -> list[Film]:
     return films
 
 
-def _in_folders(folder: Path, names: tuple[str, str]) -> Iterator[Film]:
+def find_clear_films(data: Path, *, negative: str) -> list[Film]:
+    """List films without the finding: those of a folder, by name, or of a CSV whose every `label` is `negative`.
+
+    Raises:
+        SettingsError: there is none, or one with another label.
+    """
+    films = list(_listed(data, (negative,)) if data.is_file() else _in_folders(data, ("",)))
+    if not films:
+        raise SettingsError(f"{data}: no film; check [data] clear")
+    return films
+
+
+def _in_folders(folder: Path, names: tuple[str, ...]) -> Iterator[Film]:
     for label, name in enumerate(names):
         for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
             yield Film(path=path, label=label, patient=patient_of(path.name))
 
 
-def _listed(table: Path, names: tuple[str, str]) -> Iterator[Film]:
+def _listed(table: Path, names: tuple[str, ...]) -> Iterator[Film]:
     with table.open(encoding="utf-8-sig", newline="") as lines:
         for row in csv.DictReader(lines):
             label, path = row.get("label", ""), table.parent / row.get("path", "")
             if label not in names:
-                raise SettingsError(f"{table}: label '{label}' is neither '{names[0]}' nor '{names[1]}'")
+                raise SettingsError(f"{table}: label '{label}' is not " + " or ".join(f"'{name}'" for name in names))
             yield Film(path=path, label=names.index(label), patient=row.get("patient") or patient_of(path.name))
 
 

@@ -11,7 +11,7 @@ from service.errors import SettingsError
 from workers.phantom.film import make_phantom
 from workers.preprocess import resize
 from workers.training.corpus import Corpus, PhantomSet, as_films
-from workers.training.films import decode, find_films, split_by_patient
+from workers.training.films import decode, find_clear_films, find_films, split_by_patient
 from workers.training.lung_network import SIDE, outline_lungs, teach_lungs
 from workers.training.lungs import lungs_by_threshold
 
@@ -35,9 +35,14 @@ FEWEST_CLEAR = 4
 
 
 def prepare(
-    settings: TrainingSettings, *, data: Path, runs: Path, progress: Callable[[str, int], Callable[[int], None]]
+    settings: TrainingSettings,
+    *,
+    data: Path,
+    clear: Path | None,
+    runs: Path,
+    progress: Callable[[str, int], Callable[[int], None]],
 ) -> tuple[Corpus, Corpus]:
-    """Return (training, validation).
+    """Return (training, validation); the films of `clear` are in the first alone.
 
     `progress` is called with a title and a total, and returns what to call with the amount done.
 
@@ -46,8 +51,10 @@ def prepare(
     """
     films = find_films(data, negative=settings.data.negative, positive=settings.data.positive)
     parts = split_by_patient(films, share=settings.data.validation_share, seed=settings.seed)
+    if clear is not None:
+        parts[0].extend(find_clear_films(clear, negative=settings.data.negative))
     size = {"rows": settings.data.side, "columns": settings.data.side}
-    advance = progress("reading films", len(films))
+    advance = progress("reading films", sum(map(len, parts)))
     training, validation = (
         decode(part, **size, cache=runs / f"{name}.npz", advance=advance)
         for name, part in zip(("training", "validation"), parts, strict=True)

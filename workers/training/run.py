@@ -52,7 +52,13 @@ def run_training(
     settings = load_settings(path)
     base = path.resolve().parent
     runs = base / settings.runs / settings.package.name
-    training, validation = prepare(settings, data=base / settings.data.folder, runs=runs, progress=progress)
+    training, validation = prepare(
+        settings,
+        data=base / settings.data.folder,
+        clear=base / settings.data.clear if settings.data.clear else None,
+        runs=runs,
+        progress=progress,
+    )
     outcome = train(
         settings,
         training,

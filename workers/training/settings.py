@@ -22,6 +22,9 @@ class Data(Strict):
     """Sub-folder or label of the films without the finding."""
     positive: str = "PNEUMONIA"
     """Sub-folder or label of the films with it."""
+    clear: str = ""
+    """CSV or folder of films without the finding from elsewhere (adults, say): they join the training alone, as they
+    are and as ground for planted opacities, so that where a film comes from tells nothing about its class."""
     side: int = Field(default=224, gt=0)
     """Films are kept and augmented as squares of so many pixels; the network may see them smaller."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)

@@ -14,7 +14,9 @@ from service.errors import SettingsError
 from service.model_card import load_card
 from workers.models.package import load_package
 from workers.phantom.film import make_phantom
+from workers.training.prepare import prepare
 from workers.training.run import run_training
+from workers.training.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,5 +187,25 @@ def test_a_student_learns_from_a_csv_and_a_teacher_on_films_that_grow(tmp_path: 
 def test_a_label_of_neither_class_is_named(tmp_path: Path, films: Path) -> None:
     (tmp_path / "films.csv").write_text("path,label\nfilms/a.png,maybe\n")
     path = write_settings(tmp_path, films, SETTINGS.replace('folder = "films"', 'folder = "films.csv"'))
-    with pytest.raises(SettingsError, match="label 'maybe' is neither 'NORMAL' nor 'PNEUMONIA'"):
+    with pytest.raises(SettingsError, match="label 'maybe' is not 'NORMAL' or 'PNEUMONIA'"):
         run(path)
+
+
+def test_clear_films_from_elsewhere_join_the_training_alone(tmp_path: Path, films: Path) -> None:
+    (tmp_path / "adults").mkdir()
+    for index in range(3):
+        Pillow.fromarray(np.full((64, 64), 200 + index, np.uint8)).save(tmp_path / "adults" / f"{index}.png")
+    settings, table = load_settings(write_settings(tmp_path, films)), tmp_path / "adults.csv"
+    table.write_text("path,label\n" + "".join(f"adults/{index}.png,NORMAL\n" for index in range(3)))
+    plain, joined, from_folder = (
+        prepare(settings, data=films, clear=clear, runs=tmp_path / "runs", progress=quiet)
+        for clear in (None, table, tmp_path / "adults")
+    )
+    for training, validation in (joined, from_folder):
+        assert len(training.films) == len(plain[0].films) + 3
+        assert training.films.pixels[-3:, 0, 0].tolist() == [200, 201, 202]
+        assert training.films.labels[-3:].tolist() == [0, 0, 0]
+        assert validation.films.patients == plain[1].films.patients
+    table.write_text("path,label\nadults/0.png,PNEUMONIA\n")
+    with pytest.raises(SettingsError, match="label 'PNEUMONIA' is not 'NORMAL'"):
+        prepare(settings, data=films, clear=table, runs=tmp_path / "runs", progress=quiet)
