@@ -78,11 +78,9 @@ class Store:
             association=command.peer.association,
             association_expires_at=self._clock() + OPEN_FOR_S,
         )
-        try:
-            outcome = self._recorded.do(arrival)
-        except Exception:
-            self._forget(key)
-            raise
+        # A file whose row is refused stays: another listener may have the same one, and its row is on the way. It is
+        # used when the instance comes again, or set aside.
+        outcome = self._recorded.do(arrival)
         self._stored()
         self.witness.arrived(command.peer.association, arrival.instance, outcome)
         return outcome
@@ -92,13 +90,6 @@ class Store:
         moved = self._spool.set_orphans_aside(self._arrivals.recorded_keys)
         if moved:
             log.warning("%d instances without a row in the ledger were moved to the spool's folder orphans", moved)
-
-    def _forget(self, key: str) -> None:
-        """Remove a file that could not be recorded, unless a row refers to it all the same."""
-        try:
-            self._spool.forget(key, self._arrivals.recorded_keys)
-        except Exception as error:  # noqa: BLE001 -- the ledger is away: the file is looked for at the next start
-            log.warning("a file that could not be recorded stays for now: %s", type(error).__name__)
 
     def carrying(self) -> list[str]:
         """Names of the associations that stored something and are not closed."""

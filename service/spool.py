@@ -7,7 +7,8 @@ import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from service.errors import DamagedFileError, OutOfSpaceError
@@ -16,7 +17,7 @@ from service.staging import new_part, prepare
 from service.storage import Folder, open_storage, remove_old
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from service.records import Instance
@@ -151,14 +152,23 @@ class Spool:
         self._storage.put(_instance(key), incoming.path)
         return key
 
-    def file(self, key: str) -> AbstractContextManager[Path]:
+    @contextmanager
+    def file(self, key: str) -> Iterator[Path]:
         """Have an instance on this machine, to read, for as long as the context lasts.
 
         Raises:
             DamagedFileError: it is gone.
             StoreError: it cannot be had now.
         """
-        return self._storage.file(_instance(key))
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(self._storage.file(_instance(key)))
+            except DamagedFileError:
+                # A listener that looks for orphans has it in hand, or died meanwhile.
+                if not self._take_back(key):
+                    raise
+                path = stack.enter_context(self._storage.file(_instance(key)))
+            yield path
 
     @contextmanager
     def files(self, instances: Sequence[Instance]) -> Iterator[list[Path]]:
@@ -179,23 +189,6 @@ class Spool:
                 paths = list(pool.map(copy, instances))
             yield paths
 
-    def forget(self, key: str, recorded: Callable[[Collection[str]], set[str]]) -> bool:
-        """Remove an instance if and only if no ledger row refers to it; tell whether it was removed.
-
-        Args:
-            key: of the instance.
-            recorded: tells which of some keys the ledger has a row for.
-        """
-        if recorded([key]):
-            return False
-        self._storage.move(_instance(key), _orphan(key))
-        # The same instance may have come by another association at this moment: then its file goes back.
-        if recorded([key]):
-            self._storage.move(_orphan(key), _instance(key))
-            return False
-        self._storage.remove(_orphan(key))
-        return True
-
     def remove(self, key: str, *, since: float) -> int:
         """Remove an instance that did not come again after `since` (`time.monotonic`); return its size."""
         return remove_old(self._storage, _instance(key), since=since)
@@ -205,7 +198,9 @@ class Spool:
     ) -> int:
         """Move instances that the ledger does not know into `orphans`: nobody was told that they are stored.
 
-        They come from a ledger that was away, or a machine that stopped, between the file and its row.
+        They come from a ledger that was away or refused, or a machine that stopped, between the file and its row. An
+        instance that comes again meanwhile has the same key, so at every moment its content lies here or there; what
+        got its row goes back, now, with the next search or when it is read.
 
         Args:
             recorded: tells which of some keys the ledger has a row for.
@@ -214,16 +209,16 @@ class Spool:
         Returns:
             How many were moved.
         """
+        for keys in _batches(_key_of(entry) for entry in self._storage.entries("orphans")):
+            self._take_back(*recorded(keys))
         moved = 0
-        for keys in self._settled(settled_after_s):
-            unknown = sorted(set(keys) - recorded(keys))
-            for key in unknown:
+        for keys in _batches(self._settled(settled_after_s)):
+            unknown = set(keys) - recorded(keys)
+            for key in sorted(unknown):
                 self._storage.move(_instance(key), _orphan(key))
-            # The peer may have sent one again at this moment: then the row is there now, and the file goes back.
-            again = recorded(unknown) if unknown else set()
-            for key in again:
-                self._storage.move(_orphan(key), _instance(key))
-            moved += len(unknown) - len(again)
+            moved += len(unknown)
+            if unknown:
+                moved -= self._take_back(*recorded(unknown))
         return moved
 
     def orphans(self) -> list[Stored]:
@@ -239,16 +234,13 @@ class Spool:
         """Where instances lie, for people."""
         return self._storage.place
 
-    def _settled(self, settled_after_s: float) -> Iterator[list[str]]:
-        keys: list[str] = []
+    def _take_back(self, *keys: str) -> int:
+        return sum(self._storage.move(_orphan(key), _instance(key)) for key in keys)
+
+    def _settled(self, settled_after_s: float) -> Iterator[str]:
         for entry in self._storage.entries("instances"):
             if entry.age_s >= settled_after_s:
-                keys.append(entry.key.removeprefix("instances/"))
-            if len(keys) >= _KEYS_AT_ONCE:
-                yield keys
-                keys = []
-        if keys:
-            yield keys
+                yield entry.key.removeprefix("instances/")
 
 
 def open_spool(settings: Settings) -> Spool:
@@ -271,6 +263,17 @@ def _instance(key: str) -> str:
 
 def _orphan(key: str) -> str:
     return f"orphans/{key.replace('/', '-')}"
+
+
+def _key_of(orphan: Stored) -> str:
+    # Study and instance are hexadecimal; the name has one more '-' of its own, behind them.
+    return orphan.key.removeprefix("orphans/").replace("-", "/", 2)
+
+
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(keys)
+    while some := list(islice(left, _KEYS_AT_ONCE)):
+        yield some
 
 
 def _check(path: Path, instance: Instance) -> None:

@@ -10,8 +10,10 @@ from sqlalchemy import text
 
 from dicom_nodes.client import send_files
 from dicom_nodes.doctor import State, diagnose
+from service.ledger.arrivals import Outcome
+from service.ledger.schema import arrivals, instances, open_associations, studies
 from service.settings import load_settings
-from tests.network import AE, station, write_image
+from tests.network import AE, cr_image, station, write_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +31,12 @@ def send(running: Station, path: Path) -> int | None:
     return outcome.status
 
 
-def test_a_file_that_cannot_be_recorded_is_removed_again(tmp_path: Path) -> None:
+def test_an_instance_that_could_not_be_recorded_has_one_file_when_it_comes_again(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.dcm")
     with station(tmp_path) as running:
         statement(running, "CREATE TRIGGER refuse BEFORE INSERT ON studies BEGIN SELECT RAISE(ABORT, 'no'); END")
         assert send(running, path) == 0xA700
-        assert running.files() == []
+        assert len(running.files()) == 1
         statement(running, "DROP TRIGGER refuse")
         assert send(running, path) == 0x0000
         assert len(running.files()) == 1
@@ -50,8 +52,27 @@ def test_a_repeat_that_cannot_be_recorded_keeps_the_file_of_the_first(tmp_path: 
         assert len(running.files()) == 1
 
 
+def test_what_one_listener_cannot_record_stays_for_another_that_is_about_to(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.dcm")
+    with station(tmp_path, called=(AE, "OTHER")) as running:
+        assert send(running, path) == 0x0000
+        (row,) = running.arrivals.unassigned()
+        # Now the other one has the file and not yet the row, as at that moment of its life.
+        for table in (arrivals, studies, open_associations, instances):
+            with running.arrivals.writing() as connection:
+                connection.execute(table.delete())
+        refuse = "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        statement(running, f"CREATE TRIGGER refuse BEFORE INSERT ON arrivals WHEN NEW.called_ae = 'OTHER' {refuse}")
+        (outcome,) = send_files([path], "127.0.0.1", running.port, "OTHER", "TEST")
+        assert outcome.status == 0xA700
+        expires_at = time.time() + 60.0
+        assert running.arrivals.record(row, association="other", association_expires_at=expires_at) is Outcome.STORED
+        with running.spool.files([row]) as (found,):
+            assert found.stat().st_size > row.size
+
+
 def test_a_file_whose_row_was_lost_is_set_aside_and_doctor_says_so(tmp_path: Path) -> None:
-    lost, kept = write_image(tmp_path / "a.dcm"), write_image(tmp_path / "b.dcm")
+    lost, kept = write_image(tmp_path / "a.dcm"), write_image(tmp_path / "b.dcm", cr_image(SOPInstanceUID="1.2.3.77"))
     state = tmp_path / "state"
     with station(tmp_path, spool_root=state / "spool") as running:
         statement(running, "ALTER TABLE instances RENAME TO away")

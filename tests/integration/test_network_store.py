@@ -108,7 +108,7 @@ def test_a_store_that_falls_silent_is_given_up_while_others_are_served(
             assert running.files() == []
 
 
-def test_an_instance_that_cannot_be_recorded_is_taken_back_out_of_the_bucket(
+def test_an_instance_that_could_not_be_recorded_has_one_object_when_it_comes_again(
     tmp_path: Path, bucket: Bucket, film: Path
 ) -> None:
     with listening(tmp_path, bucket) as running:
@@ -116,8 +116,11 @@ def test_an_instance_that_cannot_be_recorded_is_taken_back_out_of_the_bucket(
             refuse = "CREATE TRIGGER refuse BEFORE INSERT ON studies BEGIN SELECT RAISE(ABORT, 'no'); END"
             connection.execute(text(refuse))
         assert send(running, film) == 0xA700
-        assert bucket.objects == {}
         assert files(tmp_path / "node") == []
+        with running.arrivals.writing() as connection:
+            connection.execute(text("DROP TRIGGER refuse"))
+        assert send(running, film) == 0x0000
+        assert len(bucket.objects) == 1
 
 
 def test_two_listeners_that_get_the_same_instance_at_once_keep_one(tmp_path: Path, bucket: Bucket, film: Path) -> None:

@@ -138,22 +138,6 @@ def test_a_repeated_instance_has_one_file(spool: Spool, storage: Storage) -> Non
     assert len(list(storage.entries(""))) == 1
 
 
-def test_an_instance_is_forgotten_only_when_no_row_refers_to_it(spool: Spool, storage: Storage) -> None:
-    key = kept(spool)
-    assert not spool.forget(key, set)
-    assert content(spool, key) == b"metadata set"
-    assert spool.forget(key, lambda _keys: set())
-    assert list(storage.entries("")) == []
-
-
-def test_a_file_that_is_recorded_while_it_is_forgotten_goes_back(spool: Spool) -> None:
-    key = kept(spool)
-    answers = iter([set(), {key}])
-    assert not spool.forget(key, lambda _keys: next(answers))
-    assert content(spool, key) == b"metadata set"
-    assert spool.orphans() == []
-
-
 def test_orphans_are_set_aside_unless_they_are_young_or_recorded(spool: Spool, storage: Storage) -> None:
     key = kept(spool)
     assert spool.set_orphans_aside(lambda _keys: set()) == 0
@@ -188,3 +172,39 @@ def test_two_listeners_that_look_for_orphans_at_once_lose_nothing(
 
     spool.set_orphans_aside(first_the_other, settled_after_s=-60.0)
     assert [entry.key for entry in spool.orphans()] == ["orphans/" + key.replace("/", "-")]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def die_looking_for_orphans(spool: Spool) -> None:
+    """Be a listener that is killed after it has moved a file, and before it asks for its row again."""
+    answers = iter([set()])
+
+    def dying(_keys: object) -> set[str]:
+        for answer in answers:
+            return answer
+        raise Killed
+
+    with pytest.raises(Killed):
+        spool.set_orphans_aside(dying, settled_after_s=-60.0)
+
+
+def test_an_instance_whose_row_came_while_a_listener_died_looking_for_orphans_can_be_read(
+    spool: Spool, storage: Storage
+) -> None:
+    key = kept(spool)
+    die_looking_for_orphans(spool)
+    assert storage.find(f"instances/{key}") is None
+    with spool.files([recorded(key)]) as (path,):
+        assert path.read_bytes() == b"metadata set"
+    assert spool.orphans() == []
+
+
+def test_an_orphan_that_got_its_row_goes_back_with_the_next_search(spool: Spool, storage: Storage) -> None:
+    known, unknown = kept(spool), kept(spool, b"another")
+    die_looking_for_orphans(spool)
+    assert spool.set_orphans_aside({known}.intersection) == 0
+    assert storage.find(f"instances/{known}") is not None
+    assert [entry.key for entry in spool.orphans()] == ["orphans/" + unknown.replace("/", "-")]
