@@ -17,6 +17,8 @@ _SMALLEST = 1e-4
 """mm; a tenth of what a detector for microscopy has."""
 _LONGEST = 20.0
 """Of a pixel's sides, the longer over the shorter; a film drawn with more would be a line."""
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Where a source may say how large its pixels are, the patient's or calibrated size first (PS3.3 10.7.1)."""
 
 
 def text(dataset: Dataset, keyword: str) -> str:
@@ -78,7 +80,7 @@ def spacing(dataset: Dataset, *keywords: str) -> tuple[float, float] | None:
 
 def aspect_ratio(dataset: Dataset) -> float:
     """Return the height of a pixel over its width: from a spacing, else Pixel Aspect Ratio, else 1."""
-    found = spacing(dataset, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    found = spacing(macro(dataset, "PixelMeasuresSequence"), *SPACINGS) or spacing(dataset, "PixelAspectRatio")
     return found[0] / found[1] if found else 1.0
 
 

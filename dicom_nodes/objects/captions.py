@@ -78,6 +78,13 @@ def none_shown(attributions: Sequence[Attribution]) -> str:
     return f"No explanation is shown: none of {len(attributions)} methods passed its checks."
 
 
+def in_place_of(default: Attribution | None, most: int | None = None) -> str:
+    """Say that what is drawn stands in for the pipeline's first method, and why; empty where that one is drawn."""
+    if default is None:
+        return ""
+    return f"Drawn in place of {default.title}, which is not shown: {doubts(default, most)}".strip()
+
+
 def trust(attribution: Attribution) -> str:
     """Say how far an explanation may be trusted on this image."""
     if attribution.assessment is None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of RGB, ITU-R BT.601; the same weights as YBR_FULL (PS3.3 C.7.6.3.1.2)."""
+MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _PERCENTILES = (0.5, 99.5)
 _LUT_ENTRIES = 2**16
 _FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
@@ -35,7 +36,7 @@ def grey_values(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.floa
     """
     if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
         return _luminance(stored, brightest(dataset, stored))
-    if text(dataset, "PhotometricInterpretation").upper() not in {"MONOCHROME1", "MONOCHROME2"}:
+    if text(dataset, "PhotometricInterpretation").upper() not in MONOCHROME:
         raise NotEligibleError("The image is neither grey nor true colour.")
     values = modality_values(dataset, stored)
     padding = padding_mask(dataset, stored)
@@ -91,6 +92,13 @@ def modality_values(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.float3
     return np.asarray(stored * np.float32(slope or 1.0) + np.float32(intercept), dtype=np.float32)
 
 
+def modality_table(dataset: Dataset) -> Dataset | None:
+    """Return the item of the Modality LUT that was applied, written anew with 16 bits; None where there is none."""
+    for item in items(dataset, "ModalityLUTSequence")[:1]:
+        return _Table(item, signed_input=_is_signed(dataset)).item(largest=None)
+    return None
+
+
 def voi_values(dataset: Dataset, values: NDArray[np.float32], padding: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Map values into [0, 1] by the first VOI LUT, else the first window, else a range that fits."""
     source = macro(dataset, "FrameVOILUTSequence")
@@ -119,7 +127,8 @@ def shown_by(dataset: Dataset, image: Image) -> Window | Dataset:
     source = macro(dataset, "FrameVOILUTSequence")
     table = _voi_table(dataset, source, image.values)
     if table is not None and np.ptp(table) > 0:
-        return _Table(items(source, "VOILUTSequence")[0], signed_input=_signed_input(dataset, image.values)).item()
+        item, signed = items(source, "VOILUTSequence")[0], _signed_input(dataset, image.values)
+        return _Table(item, signed_input=signed).item(largest=65535)
     window = _window(source, image.values)
     center, width = number(source, "WindowCenter"), number(source, "WindowWidth")
     if window is not None and center is not None and width is not None and np.ptp(window) > 0:
@@ -232,16 +241,19 @@ class _Table:
         declared = float(2 ** int(min(max(descriptor[2], 1), 16)) - 1)
         self.maximum = declared if self._entries.max() > declared / 2 else max(1.0, float(self._entries.max()))
 
-    def item(self) -> Dataset:
-        """Return the table as an item of a VOI LUT Sequence: 16 bits, and nothing else of what the source's item held.
+    def item(self, *, largest: int | None) -> Dataset:
+        """Return the table as an item of a LUT sequence: 16 bits, and nothing else of what the source's item held.
 
         Makers' tables have odd numbers of bits, and items of theirs can hold anything.
+
+        Args:
+            largest: what the brightest entry becomes; None keeps the entries, which are values and no brightness.
         """
         item = Dataset()
         vr = "SS" if self._signed_input else "US"
         item.add_new("LUTDescriptor", vr, [self._entries.size % _LUT_ENTRIES, self._first, 16])
-        scaled = np.clip(np.rint(self._entries / self.maximum * 65535), 0, 65535).astype("<u2")
-        item.add_new("LUTData", "OW", scaled.tobytes())
+        factor = 1.0 if largest is None else largest / self.maximum
+        item.add_new("LUTData", "OW", np.clip(np.rint(self._entries * factor), 0, 65535).astype("<u2").tobytes())
         return item
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -252,5 +264,7 @@ class _Table:
 def _lut_data(item: Dataset) -> NDArray[Any]:
     value = item.get("LUTData")
     if isinstance(value, bytes):
-        return np.frombuffer(value[: len(value) // 2 * 2], dtype="<u2")
+        # Bytes are as the file has them, in a big endian one too.
+        _, little = item.original_encoding
+        return np.frombuffer(value[: len(value) // 2 * 2], dtype=">u2" if little is False else "<u2").astype("<u2")
     return np.array([int(entry) & 0xFFFF for entry in numbers(item, "LUTData")], dtype=np.uint16)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dicom_nodes.objects import codes
 from dicom_nodes.objects import content_items as content
-from dicom_nodes.objects.attributes import spacing, texts
+from dicom_nodes.objects.attributes import macro, spacing, texts
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import reference
 
@@ -42,7 +42,7 @@ def image_library(about: Subject) -> Dataset:
 def _descriptors(header: Dataset, image: Image) -> list[Dataset]:
     rows, columns = image.grey.shape
     numbers = {("110910", "Pixel Data Rows"): (rows, _PIXELS), ("110911", "Pixel Data Columns"): (columns, _PIXELS)}
-    distances = spacing(header, "PixelSpacing", "ImagerPixelSpacing")
+    distances = spacing(macro(header, "PixelMeasuresSequence"), "PixelSpacing", "ImagerPixelSpacing")
     if distances:
         millimetre = codes.unit("mm")
         numbers[("111026", "Horizontal Pixel Spacing")] = (distances[1], millimetre)

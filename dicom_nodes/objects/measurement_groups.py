@@ -10,7 +10,7 @@ import numpy as np
 
 from dicom_nodes.objects import captions, codes, contours, identity
 from dicom_nodes.objects import content_items as content
-from dicom_nodes.objects.attributes import spacing
+from dicom_nodes.objects.attributes import macro, spacing
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import reference
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
@@ -271,7 +271,7 @@ def _measurements(topic: _Topic, part: _Part) -> list[Dataset]:
     distances = topic.about.images[part.index].pixel_spacing_mm
     if distances is not None:
         area = content.number(_AREA, part.region.area * distances[0] * distances[1], codes.SQUARE_MILLIMETRE)
-        if not spacing(topic.about.headers[part.index], "PixelSpacing"):
+        if not spacing(macro(topic.about.headers[part.index], "PixelMeasuresSequence"), "PixelSpacing"):
             plane = content.text(dcm("121106", "Comment"), "In the detector plane", relationship=content.PROPERTIES)
             area.ContentSequence = [plane]
         measured.append(area)

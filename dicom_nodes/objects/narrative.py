@@ -11,7 +11,7 @@ from dicom_nodes.objects.codes import dcm, private
 from dicom_nodes.objects.derived import local_time
 from dicom_nodes.objects.key_slices import key_slices
 from dicom_nodes.objects.legends import legend
-from dicom_nodes.objects.subject import explained_findings, explanations_of
+from dicom_nodes.objects.subject import default_explanation, explained_findings, explanations_of, stood_in_for
 
 if TYPE_CHECKING:
     from dicom_nodes.objects.subject import Subject
@@ -49,8 +49,8 @@ def sections(subject: Subject) -> tuple[Section, ...]:
 def short_sections(subject: Subject) -> tuple[Section, ...]:
     """Tell what a page with one map needs: no figures, settings or other maps' legends, and no findings' table."""
     result = subject.result
-    drawn = tuple(each for each in result.attributions[:1] if captions.is_shown(each))
-    shown = dataclasses.replace(result, attributions=drawn)
+    drawn, _ = default_explanation(result)
+    shown = dataclasses.replace(result, attributions=(drawn,) if drawn and captions.is_shown(drawn) else ())
     return _told(
         (_EXPLANATIONS, verdicts(subject)),
         (_HOW_TO_READ, how_to_read(shown)),
@@ -86,14 +86,16 @@ def explanations(subject: Subject) -> tuple[str, ...]:
 
 def verdicts(subject: Subject) -> tuple[str, ...]:
     """Tell the same without figures, for a page that people read; what a map leaves out is told of the drawn one."""
-    attributions = subject.result.attributions
-    return (*map(_verdict, attributions[:1]), *map(_trust, attributions[1:]), *_context(subject))
+    drawn, _ = default_explanation(subject.result)
+    others = (_trust(each) for each in subject.result.attributions if each is not drawn)
+    return (*((_verdict(drawn),) if drawn else ()), *others, *_context(subject))
 
 
 def _context(subject: Subject) -> list[str]:
     result = subject.result
     lines = [] if result.attributions else ["No explanation was computed."]
     lines += [_none_shown(result, finding) for finding in explained_findings(result)]
+    lines += [_stand_in(result, finding) for finding in explained_findings(result)]
     lines += [f"Methods contradict each other: {_sentence(line)}" for line in result.contradictions]
     lines += [f"Not computed: {_sentence(line)}" for line in result.unavailable]
     if subject.series is not None:
@@ -104,6 +106,14 @@ def _context(subject: Subject) -> list[str]:
 def _none_shown(result: Result, finding: Finding) -> str:
     told = captions.none_shown(explanations_of(result, finding))
     return f"{finding.label}: {told[0].lower()}{told[1:]}" if told else ""
+
+
+def _stand_in(result: Result, finding: Finding) -> str:
+    default = stood_in_for(result, finding)
+    if default is None:
+        return ""
+    drawn = explanations_of(result, finding)[0]
+    return f"{finding.label}: pictures and regions show {drawn.title} in place of {default.title}, which is not shown."
 
 
 def how_to_read(result: Result) -> tuple[str, ...]:

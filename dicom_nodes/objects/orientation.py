@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dicom_nodes.objects.attributes import numbers, texts
+from dicom_nodes.objects.attributes import macro, numbers, texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def edges(header: Dataset) -> Edges | None:
     """
     stated = [value.upper() for value in texts(header, "PatientOrientation")]
     if len(stated) != 2 or not all(map(_DIRECTIONS.fullmatch, stated)):  # noqa: PLR2004 - row and column
-        stated = _from_cosines(numbers(header, "ImageOrientationPatient"))
+        stated = _from_cosines(numbers(macro(header, "PlaneOrientationSequence"), "ImageOrientationPatient"))
     if not stated:
         return None
     right, lower = stated

@@ -153,8 +153,12 @@ def _titles(scene: Scene) -> tuple[list[Line], list[Line]]:
         several = f"Explanations of {scene.finding.label}. Not drawn" if none_shown_lines(scene) else drawn(scene)
         return left, [Line(text=several, size=22, colour=QUIET)]
     trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution, MOST_DOUBTS)}"
-    verdict = Line(text=trust, size=22, colour=trust_colour(attribution))
-    return left, [Line(text=drawn(scene), size=22, colour=QUIET), verdict]
+    instead = captions.in_place_of(subject.stood_in_for(scene.result, scene.finding), 1)
+    return left, [
+        Line(text=drawn(scene), size=22, colour=QUIET),
+        Line(text=instead, size=22, colour=AMBER),
+        Line(text=trust, size=22, colour=trust_colour(attribution)),
+    ]
 
 
 def drawn(scene: Scene) -> str:

@@ -94,15 +94,15 @@ _WELL_FORMED: dict[str, Callable[[str], bool]] = {
     "AS": _matches(r"\d{3}[DWMY]"),
     "DA": _matches(r"\d{8}"),
     "TM": _matches(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
-    "DS": _matches(r"\s*[+-]?\d*\.?\d+([eE][+-]?\d+)?\s*"),
+    "DS": _matches(r"(?=.{0,16}$)\s*[+-]?\d*\.?\d+([eE][+-]?\d+)?\s*"),
     "IS": _matches(r"\s*[+-]?\d{1,11}\s*"),
     "CS": _matches(r"[A-Z0-9_ ]{0,16}"),
     "UI": _matches(r"[0-9.]{1,64}"),
-    # PS3.5 table 6.2-1 counts characters, tools that check objects count bytes: these may be left out, so both agree.
-    "SH": lambda value: len(value.encode()) <= 16,  # noqa: PLR2004
-    "LO": lambda value: len(value.encode()) <= 64,  # noqa: PLR2004
-    "ST": lambda value: len(value.encode()) <= 1024,  # noqa: PLR2004
-    "LT": lambda value: len(value.encode()) <= 10240,  # noqa: PLR2004
+    # Characters, as PS3.5 table 6.2-1 counts: dciodvfy counts bytes, of which a Cyrillic letter has two in UTF-8.
+    "SH": lambda value: len(value) <= 16,  # noqa: PLR2004
+    "LO": lambda value: len(value) <= 64,  # noqa: PLR2004
+    "ST": lambda value: len(value) <= 1024,  # noqa: PLR2004
+    "LT": lambda value: len(value) <= 10240,  # noqa: PLR2004
 }
 
 

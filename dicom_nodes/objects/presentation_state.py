@@ -13,9 +13,9 @@ from pydicom.uid import ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationSta
 
 from dicom_nodes.objects import captions, contours, subject
 from dicom_nodes.objects.anatomy import add_body_part
-from dicom_nodes.objects.attributes import aspect_ratio, items, number, numbers, spacing, text
+from dicom_nodes.objects.attributes import SPACINGS, aspect_ratio, items, macro, number, numbers, spacing, text
 from dicom_nodes.objects.derived import Kind, reference, start
-from dicom_nodes.objects.grey import Window, is_inverted, shown_by
+from dicom_nodes.objects.grey import MONOCHROME, Window, is_inverted, modality_table, shown_by
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
 from dicom_nodes.objects.panels import LEVELS
 from dicom_nodes.objects.part10 import tolerant
@@ -83,7 +83,7 @@ def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> 
 
 
 def _build(about: Subject) -> Dataset:
-    if any(header.get("SamplesPerPixel", 1) != 1 for header in about.headers):
+    if any(text(header, "PhotometricInterpretation").upper() not in MONOCHROME for header in about.headers):
         raise ObjectRefusedError("a presentation state of this class is for grey images; the source is in colour")
     scenes = _scenes(about)
     kind = Kind(
@@ -167,7 +167,7 @@ def _displayed_area(scenes: list[Scene], caption: _Caption) -> Dataset:
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
     item.DisplayedAreaBottomRightHandCorner = [columns, rows + caption.strip]
     item.PresentationSizeMode = "SCALE TO FIT"
-    distances = spacing(header, "PixelSpacing", "ImagerPixelSpacing")
+    distances = spacing(macro(header, "PixelMeasuresSequence"), *SPACINGS)
     if distances:
         item.PresentationPixelSpacing = [f"{value:.8g}" for value in distances]
     else:
@@ -244,7 +244,9 @@ def _caption(shown: Scene) -> list[str]:
     drawn = finding.positive and not shown.withheld and bool(shown.magnitude.any())
     lines = [f"{captions.verdict(finding)}: {captions.percent(finding.probability)}"]
     if attribution is not None and drawn:
-        lines.append(f"{captions.method(attribution)}, 50 % and 80 %; {captions.trust(attribution)}")
+        default = subject.stood_in_for(shown.result, finding)
+        instead = f" ({default.title} is not shown)" if default else ""
+        lines.append(f"{captions.method(attribution)}{instead}, 50 % and 80 %; {captions.trust(attribution)}")
     elif attribution is not None and shown.withheld:
         lines.append(f"{captions.method(attribution)}: not shown. {captions.doubts(attribution, _MOST_DOUBTS)}")
     lines.append(f"{captions.NOT_FOR_DIAGNOSIS} {captions.HOW_TO_READ_LINES if drawn else ''}".strip())
@@ -253,24 +255,17 @@ def _caption(shown: Scene) -> list[str]:
 
 def _add_modality_lut(source: Dataset, dataset: Dataset) -> None:
     """Repeat the source's modality transformation, which a presentation state replaces (PS3.3 C.11.1)."""
-    tables = items(source, "ModalityLUTSequence")
-    if tables:
-        dataset.ModalityLUTSequence = [_modality_table(tables[0])]
+    table = modality_table(source)
+    if table is not None:
+        table.ModalityLUTType = _unit(items(source, "ModalityLUTSequence")[0], "ModalityLUTType") or "US"
+        dataset.ModalityLUTSequence = [table]
         return
-    slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
+    rescale = macro(source, "PixelValueTransformationSequence")
+    slope, intercept = number(rescale, "RescaleSlope"), number(rescale, "RescaleIntercept")
     if slope is not None or intercept is not None:
         dataset.RescaleIntercept = f"{intercept or 0.0:.10g}"
         dataset.RescaleSlope = f"{slope or 1.0:.10g}"
-        dataset.RescaleType = _unit(source, "RescaleType") or ("HU" if text(source, "Modality") == "CT" else "US")
-
-
-def _modality_table(item: Dataset) -> Dataset:
-    """Copy a table, and nothing else that an item of the source may hold."""
-    table = Dataset()
-    for keyword in ("LUTDescriptor", "LUTData"):
-        table[keyword] = copy.deepcopy(item[keyword])
-    table.ModalityLUTType = _unit(item, "ModalityLUTType") or "US"
-    return table
+        dataset.RescaleType = _unit(rescale, "RescaleType") or ("HU" if text(source, "Modality") == "CT" else "US")
 
 
 def _unit(source: Dataset, keyword: str) -> str:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dicom_nodes.objects.attributes import code_string, integer, items, macro, spacing, text, texts
+from dicom_nodes.objects.attributes import SPACINGS, code_string, integer, items, macro, spacing, text, texts
 from dicom_nodes.objects.decode import stored_values
 from dicom_nodes.objects.grey import grey_values
 from dicom_nodes.objects.part10 import read_part10, tolerant
@@ -71,7 +71,7 @@ def read_image(path: Path) -> SourceImage:
             header=header,
             grey=grey,
             values=values,
-            pixel_spacing_mm=spacing(measures, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+            pixel_spacing_mm=spacing(measures, *SPACINGS),
         )
     return SourceImage(header=dataset, image=image)
 

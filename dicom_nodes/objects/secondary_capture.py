@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from dicom_nodes.objects import captions, codes, subject
 from dicom_nodes.objects.anatomy import add_anatomy
-from dicom_nodes.objects.attributes import macro, spacing, text, texts
+from dicom_nodes.objects.attributes import SPACINGS, macro, spacing, text, texts
 from dicom_nodes.objects.derived import Kind, reference, start
 from dicom_nodes.objects.pages import render_first, render_pages
 from dicom_nodes.objects.panels import LARGEST_PANEL
@@ -50,7 +50,6 @@ _PANELS = (LARGEST_PANEL, 832, 640, 512)
 _HOPELESS = 2.5
 """The lowest quality makes files about half as large as the highest: beyond that only smaller panels help."""
 _PAGE_NUMBER_VECTOR = 0x00182001
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _MODALITY = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
@@ -227,13 +226,13 @@ def _add_spacing(dataset: Dataset, pages: Pages) -> None:
     ((width, height),) = sizes
     rows, columns = image.grey.shape
     measures = macro(source, "PixelMeasuresSequence")
-    found = {keyword: spacing(measures, keyword) for keyword in _SPACINGS}
+    found = {keyword: spacing(measures, keyword) for keyword in SPACINGS}
     found["PixelSpacing"] = found["PixelSpacing"] or found["ImagerPixelSpacing"]
     for keyword, distances in found.items():
         if distances is not None:
             scaled = [_decimal(distances[0] * rows / height), _decimal(distances[1] * columns / width)]
             setattr(dataset, keyword, scaled)
-    if spacing(source, "PixelSpacing"):
+    if spacing(measures, "PixelSpacing"):
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             if text(source, keyword):
                 setattr(dataset, keyword, text(source, keyword))

@@ -10,7 +10,9 @@ import numpy as np
 
 from dicom_nodes.objects import contours
 from dicom_nodes.objects.attributes import integer
+from dicom_nodes.objects.captions import is_shown
 from dicom_nodes.objects.typesetting import is_printable
+from service.results import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,16 +119,39 @@ def in_print(result: Result) -> Result:
 
 def default_explanation(result: Result) -> tuple[Attribution | None, Finding]:
     """Return the explanation that is drawn large and the finding that it explains."""
-    labels = {finding.label: finding for finding in result.findings}
-    for attribution in result.attributions[:1]:
-        if attribution.finding in labels:
-            return attribution, labels[attribution.finding]
+    for finding in explained_findings(result)[:1]:
+        return explanations_of(result, finding)[0], finding
     return None, result.findings[0]
 
 
 def explanations_of(result: Result, finding: Finding) -> tuple[Attribution, ...]:
-    """Return every explanation of a finding, the default method first."""
+    """Return every explanation of a finding: the one that is drawn large, then the others in the pipeline's order.
+
+    Drawn large is the method that the pipeline names first. Where its map must not be shown, the first one that is
+    reliable stands in for it, else the first one that may be shown: a reader who opens the result sees a map wherever
+    there is one that may be seen, and `stood_in_for` tells that it is not the usual one.
+    """
+    found = _in_order(result, finding)
+    if not found or is_shown(found[0]):
+        return found
+    drawn = min(found, key=_rank)
+    return (drawn, *(each for each in found if each is not drawn))
+
+
+def stood_in_for(result: Result, finding: Finding) -> Attribution | None:
+    """Return the default explanation of a finding when another one is drawn in its place."""
+    default, drawn = _in_order(result, finding)[:1], explanations_of(result, finding)[:1]
+    return default[0] if default and default[0] is not drawn[0] else None
+
+
+def _in_order(result: Result, finding: Finding) -> tuple[Attribution, ...]:
     return tuple(attribution for attribution in result.attributions if attribution.finding == finding.label)
+
+
+def _rank(attribution: Attribution) -> int:
+    """Order explanations by how far they may be trusted; of equals the first one stays first."""
+    reliable = attribution.assessment is not None and attribution.assessment.verdict is Verdict.RELIABLE
+    return 0 if reliable else 1 if is_shown(attribution) else 2
 
 
 def explained_findings(result: Result) -> tuple[Finding, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from pydicom import Dataset
 from require import require_tool
 
 from dicom_nodes.objects import pdf_report, presentation_state, structured_report
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
     from dicom_nodes.objects.read import SourceImage
@@ -166,6 +166,14 @@ CT = {"PatientOrientation": None}
 HEAD_FIRST_SUPINE = ["1", "0", "0", "0", "1", "0"]
 
 
+def lying(cosines: list[str]) -> Dataset:
+    """Say how an image lies in the way of enhanced images."""
+    groups, plane = Dataset(), Dataset()
+    plane.ImageOrientationPatient = cosines
+    groups.PlaneOrientationSequence = [plane]
+    return groups
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
@@ -180,6 +188,10 @@ HEAD_FIRST_SUPINE = ["1", "0", "0", "0", "1", "0"]
         (
             CT | {"ImageOrientationPatient": ["0.8", "0.6", "0", "0", "0", "-1"]},
             Edges(left="RA", right="LP", upper="H", lower="F"),
+        ),
+        (
+            CT | {"SharedFunctionalGroupsSequence": [lying(HEAD_FIRST_SUPINE)]},
+            Edges(left="R", right="L", upper="A", lower="P"),
         ),
         (CT, None),
         ({"PatientOrientation": ["L"]}, None),

@@ -206,6 +206,21 @@ def test_optional_text_that_is_too_long_is_left_out(source: Make, saved: Save, r
     assert "StudyDescription" not in copied
 
 
+def test_text_is_as_long_as_it_has_characters(source: Make, saved: Save, refusal: Refusal) -> None:
+    described = "Рентгенография органов грудной клетки в прямой проекции, лёжа"
+    assert len(described) <= 64 < len(described.encode())
+    copied = written(saved(source(SpecificCharacterSet="ISO_IR 144", StudyDescription=described)), refusal)
+    assert copied.StudyDescription == described
+
+
+def test_a_number_with_more_digits_than_its_kind_holds_is_left_out(source: Make, saved: Save, refusal: Refusal) -> None:
+    with tolerant():
+        path = saved(source(PatientWeight="70.123456789012345", PatientSize="1.7"))
+    copied = written(path, refusal)
+    assert "PatientWeight" not in copied
+    assert copied.PatientSize == 1.7
+
+
 @pytest.mark.parametrize("vr", [b"IS", b"DS", b"US", b"UI", b"OB", b"SQ", b"DA", b"FD", b"AT"])
 @pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "StudyDescription", "PatientWeight", "CodeMeaning"])
 def test_elements_that_claim_another_kind_of_value_break_nothing(

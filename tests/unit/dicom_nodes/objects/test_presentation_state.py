@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image as Picture
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 from require import require_tool
 
 from dicom_nodes.objects.presentation_state import build, build_series
@@ -200,6 +201,34 @@ def test_a_colour_source_is_refused(source: Make, saved: Save, result: Results) 
         state(saved(source(np.full((64, 64, 3), 9, dtype=np.uint8))), result)
 
 
+def test_a_palette_is_colour_too(source: Make, saved: Save, result: Results) -> None:
+    dataset = source(RAMP.astype(np.uint8), PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
+        dataset.add_new(f"{name}PaletteColorLookupTableData", "OW", bytes(range(256)))
+    with pytest.raises(ObjectRefusedError, match="in colour"):
+        state(saved(dataset), result)
+
+
+def test_a_scanned_film_keeps_the_shape_of_its_pixels(source: Make, saved: Save, result: Results) -> None:
+    path = saved(source(RAMP, NominalScannedPixelSpacing=["0.4", "0.2"]))
+    (area,) = state(path, result).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelSpacing) == [0.4, 0.2]
+
+
+def test_rescale_and_spacing_are_found_where_enhanced_images_keep_them(
+    source: Make, saved: Save, result: Results
+) -> None:
+    groups, measures, rescale = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = ["0.4", "0.2"]
+    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = "2", "-1024", "HU"
+    groups.PixelMeasuresSequence, groups.PixelValueTransformationSequence = [measures], [rescale]
+    written = state(saved(source(RAMP, SharedFunctionalGroupsSequence=[groups])), result)
+    assert (written.RescaleSlope, written.RescaleIntercept, written.RescaleType) == (2, -1024, "HU")
+    (area,) = written.DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelSpacing) == [0.4, 0.2]
+
+
 def test_a_series_is_outlined_on_the_slices_that_mattered(stack: Callable[..., tuple], several: Results) -> None:
     headers, series = stack(7)
     dataset = build_series(headers, series, several((64, 48), slices=7))
@@ -223,6 +252,35 @@ def test_a_table_of_an_odd_number_of_bits_is_written_with_16(
     assert list(written.LUTDescriptor) == [1920, 0, 16]
     assert np.allclose(np.frombuffer(written.LUTData, "<u2") / 65535, np.linspace(0, 1, 1920), atol=1e-3)
     assert "PatientName" not in written
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_a_modality_table_of_12_bits_is_written_with_16_and_keeps_its_values(
+    source: Make, result: Results, tmp_path: Path, *, little: bool
+) -> None:
+    """PS3.3 C.11.1.1.1 allows 8 and 16; the window that follows counts in what comes out of the table."""
+    order = "<u2" if little else ">u2"
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    values = np.rint(np.sqrt(np.linspace(0, 1, 4096)) * 4095)
+    table.add_new("LUTData", "OW", values.astype(order).tobytes())
+    table.ModalityLUTType = "US"
+    dataset = source(RAMP, BitsStored=12, HighBit=11, ModalityLUTSequence=[table], WindowCenter="2000")
+    dataset.WindowWidth, dataset.PixelData = "3000", RAMP.astype(order).tobytes()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    path, file = tmp_path / "film.dcm", tmp_path / "state.dcm"
+    dcmwrite(path, dataset, implicit_vr=False, little_endian=little, force_encoding=True)
+    read = read_image(path)
+    assert read.image.values.tolist() == values[RAMP].tolist()
+    written = build(read.header, read.image, result(read.image))
+    (copied,) = written.ModalityLUTSequence
+    assert list(copied.LUTDescriptor) == [4096, 0, 16]
+    assert np.frombuffer(copied.LUTData, "<u2").tolist() == values.tolist()
+    written.save_as(file)
+    shown = tmp_path / "shown.pgm"
+    subprocess.run([require_tool("dcmp2pgm"), "--pstate", str(file), str(path), str(shown)], check=True)
+    with Picture.open(shown) as picture:
+        assert np.abs(np.asarray(picture) - 255 * read.image.grey).max() <= 1
 
 
 @pytest.mark.parametrize(("function", "width", "written"), [("LOG?", "400", "400"), ("", "0.5", "1")])
