@@ -187,6 +187,7 @@ def _yes(value: bool | None) -> str:
 def add(ctx: click.Context, source: Path, trust: bool, device: str) -> None:
     """Check the package in SOURCE and copy it into the models directory; nothing is copied when the check fails."""
     target_folder = settings_of(ctx).models_directory
+    _refuse_links(source)
     card = load_card(source)
     if card.weights.trusted and not trust:
         raise UsageError(
@@ -207,6 +208,16 @@ def add(ctx: click.Context, source: Path, trust: bool, device: str) -> None:
         _write(copied, found)
         copied.rename(target)
     click.echo(f'added to {target}. A pipeline names it by: model = "{card.name}"')
+
+
+def _refuse_links(source: Path) -> None:
+    """A link would be followed: to a file of this machine that others should not read, or to one without an end."""
+    for path in source.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UsageError(
+                f"{path}: a package holds files and folders, no links; where you know what they point to, "
+                f"copy them with 'cp -rL {source} COPY' and add COPY"
+            )
 
 
 @models.command()

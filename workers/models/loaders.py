@@ -94,7 +94,7 @@ def load_network(folder: Path, card: ModelCard, content: bytes, device: torch.de
 
 
 def load_onnx(folder: Path, card: ModelCard, content: bytes, device: torch.device) -> OnnxRuntime:
-    """Open an ONNX Runtime session; a file that keeps its numbers in other files is refused by ONNX Runtime.
+    """Open an ONNX Runtime session; a file that keeps its numbers in other files is refused.
 
     Raises:
         ModelError: no ONNX file, or not one with a single float32 input.

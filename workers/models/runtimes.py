@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 EPSILON = 1e-6
 """Probabilities nearer to 0 or 1 than this become the logit of this: +-13.8."""
+_NO_FOLDER = f"{os.devnull}/none"
 
 
 class Runtime(Protocol):
@@ -65,12 +67,17 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        # Numbers in other files would be read from the working folder, and no digest holds for them.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
         try:
             self.session = onnxruntime.InferenceSession(
                 content, options, providers=[name for name in wanted if name in onnxruntime.get_available_providers()]
             )
         except Exception as error:  # noqa: BLE001 - its errors have no common base
-            raise ModelError(f"{where}: ONNX Runtime cannot load it ({type(error).__name__})") from None
+            raise ModelError(
+                f"{where}: ONNX Runtime cannot load it ({type(error).__name__}); it must be one file, with its numbers "
+                "inside"
+            ) from None
         # onnxruntime-gpu falls back to the processor without a word: what is in use is asked, not assumed.
         self.provider = str(self.session.get_providers()[0])
         inputs = self.session.get_inputs()

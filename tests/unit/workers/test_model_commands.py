@@ -107,6 +107,17 @@ def test_a_package_that_calls_itself_trusted_needs_the_administrators_word(folde
     assert not (folder / "mine").exists()
 
 
+def test_a_package_with_a_link_is_refused_before_anything_of_it_is_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    source = tmp_path / "new"
+    source.mkdir()
+    (source / "notes.txt").symlink_to(tmp_path / "secret")
+    done = CliRunner().invoke(models, ["add", str(source)])
+    assert done.exit_code != 0
+    assert "holds files and folders, no links" in str(done.exception) + done.output
+    assert [path.name for path in folder.iterdir()] == ["head-ct-bleed-demo"]
+
+
 def test_what_a_check_holds_against_a_method_is_known_only_for_the_weights_it_saw(tmp_path: Path) -> None:
     package = shutil.copytree(PACKAGES / "pneumonia-compact", tmp_path / "p")
     found = check_package(package, CPU, explainers=[GradCam()])

@@ -160,6 +160,21 @@ def test_onnx_answers_as_its_source_does_and_names_its_provider(tmp_path: Path, 
     assert classifier.reference.provider == "CPUExecutionProvider"
 
 
+def test_onnx_with_numbers_in_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx", reason="writing ONNX needs the onnx package")
+    graph = onnx.load_from_string(onnx_bytes(Stranger()))
+    first = next(entry for entry in graph.graph.initializer if entry.raw_data)
+    # ONNX Runtime would look for it in the folder that the worker was started in, whose files no digest covers.
+    (tmp_path / "elsewhere.bin").write_bytes(first.raw_data)
+    monkeypatch.chdir(tmp_path)
+    first.data_location = onnx.TensorProto.EXTERNAL
+    first.ClearField("raw_data")
+    first.external_data.add(key="location", value="elsewhere.bin")
+    package = write_package(tmp_path / "p", graph.SerializeToString(), weights='format = "onnx"')
+    with pytest.raises(ModelError, match="one file, with its numbers inside"):
+        load_package(package, CPU)
+
+
 def test_a_monai_bundle_is_checked_against_its_metadata(tmp_path: Path) -> None:
     network = Stranger()
     kind = 'format = "monai-bundle"\ntrusted = true'
