@@ -27,7 +27,7 @@ from service.sections import (
     Tracing,
     Worker,
 )
-from service.validation import Strict, read_toml, validate
+from service.validation import Strict, is_text, read_toml, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +104,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
             if path_to[-1] == "file" and len(path_to) > 2:  # noqa: PLR2004 -- section and key stand before it
                 _insert(values, path_to[:-1], _secret(name, Path(text)))
             else:
-                _insert(values, path_to, _value(text))
+                _insert(values, path_to, _value(text, is_text=is_text(Settings, path_to)))
     return validate(Settings, values, source=source)
 
 
@@ -128,8 +128,10 @@ def _insert(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, is_text: bool) -> Any:
+    """Read a value; a text may stand in quotes, and without them a password of digits stays what it is."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
+    return text if is_text and not isinstance(value, str) else value

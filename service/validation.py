@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,9 +13,20 @@ from service.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
+
+_KINDS = {
+    "bool": "must be true or false",
+    "dict": "must be a section: its keys stand below it, with a name of their own",
+    "float": "must be a number",
+    "int": "must be a whole number",
+    "model": "must be a section: its keys stand below it",
+    "string": 'must be a text, written in quotes: "…"',
+    "tuple": 'must be a list, written ["…", "…"]',
+}
+"""What a value of another kind should have been, by the beginning of pydantic's name for the error."""
 
 
 class Strict(BaseModel):
@@ -36,8 +48,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        # A number of many thousand digits is no TOMLDecodeError, and brackets in brackets end the parser's stack.
+        raise SettingsError(f"{path}: is no TOML: {error}") from None
 
 
 def validate(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
@@ -52,6 +67,12 @@ def validate(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
     except ValidationError as error:
         lines = [_describe(kind, detail) for detail in error.errors()]
         raise SettingsError(f"{source}: " + "; ".join(lines)) from None
+
+
+def is_text(kind: type[Strict], path: Sequence[str]) -> bool:
+    """Tell whether the setting at `path` (section, key; or section, name, key) is a text or the path of a file."""
+    field = _field(kind, path)
+    return field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, str | Path)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -69,17 +90,30 @@ def _describe(kind: type[Strict], detail: ErrorDetails) -> str:
         return f"unknown setting '{where}'{nearest(path[-1], _known_keys(kind, path[:-1]))}"
     if detail["type"] == "missing":
         return f"'{where}' is missing"
-    return f"'{where}': {detail['msg']}"
+    if detail["type"] == "value_error":
+        return f"'{where}': {detail['ctx']['error']}"
+    expected = _KINDS.get(detail["type"].partition("_")[0])
+    return f"'{where}' {expected}" if expected else f"'{where}': {detail['msg']}"
+
+
+def _field(kind: type[Strict], path: Sequence[str]) -> FieldInfo | None:
+    inner = _kind_at(kind, path[:-1])
+    return inner.model_fields.get(path[-1]) if inner else None
 
 
 def _known_keys(kind: type[Strict], path: Sequence[str]) -> list[str]:
+    inner = _kind_at(kind, path)
+    return list(inner.model_fields) if inner else []
+
+
+def _kind_at(kind: type[Strict], path: Sequence[str]) -> type[Strict] | None:
     for part in path:
         field = kind.model_fields.get(part)
         inner = _strict_in(field.annotation) if field else kind
         if inner is None:
-            return []
+            return None
         kind = inner
-    return list(kind.model_fields)
+    return kind
 
 
 def _strict_in(annotation: Any) -> type[Strict] | None:

@@ -57,6 +57,47 @@ def test_an_unknown_time_zone_is_refused() -> None:
         load_settings(None, {"PELLUCID__WORKER__TIME_ZONE": "Europe/Berlinn"})
 
 
+@pytest.mark.parametrize("secret", ["98765", "1e5", "true", "12#3", "2026-11-23", "9" * 5000, "[" * 5000])
+def test_a_secret_that_looks_like_a_number_stays_as_it_is_written(secret: str) -> None:
+    settings = load_settings(None, {"PELLUCID__DICOMWEB__TOKEN": secret})
+    assert settings.dicomweb.token == secret
+
+
+def test_a_peer_named_by_the_environment_alone_may_have_a_title_of_digits() -> None:
+    settings = load_settings(
+        None,
+        {
+            "PELLUCID__PEERS__PACS__AE_TITLE": "4711",
+            "PELLUCID__PEERS__PACS__HOST": "10.1.2.3",
+            "PELLUCID__PEERS__PACS__PORT": "104",
+        },
+    )
+    assert (settings.peers["pacs"].ae_title, settings.peers["pacs"].port) == ("4711", 104)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("listener = 5", "'listener' must be a section"),
+        ('[listener]\nport = "x"', "'listener.port' must be a whole number"),
+        ("[listener]\nport = 1.5", "'listener.port' must be a whole number"),
+        ('[listener]\ncalling_ae_titles = "PACS"', r"'listener.calling_ae_titles' must be a list, written \["),
+        ("[listener]\nae_title = 5", "'listener.ae_title' must be a text, written in quotes"),
+        ('[listener]\nplain = "maybe"', "'listener.plain' must be true or false"),
+        ('[listener]\nae_title = "A\\\\B"', "'listener.ae_title': an AE title has"),
+        ("[[peers]]\nae_title = 'X'", "'peers' must be a section"),
+        ("a = " + "[" * 5000, "is no TOML"),
+        ("a = " + "9" * 5000, "is no TOML"),
+    ],
+)
+def test_a_wrong_file_is_answered_in_the_files_own_words(tmp_path: Path, toml: str, words: str) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(toml)
+    with pytest.raises(SettingsError, match=words) as caught:
+        load_settings(path, {})
+    assert "Input should" not in str(caught.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.toml: no such file"):
         load_settings(tmp_path / "gone.toml", {})
