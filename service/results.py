@@ -132,7 +132,7 @@ class Result:
     model: ModelIdentity
     findings: tuple[Finding, ...]
     attributions: tuple[Attribution, ...]
-    """The first one is the default explanation, drawn large."""
+    """In the pipeline's order; the first one is the default, drawn large unless it must not be shown."""
     contradictions: tuple[str, ...] = ()
     """Sentences naming methods whose maps of one finding contradict each other."""
     unavailable: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import scene
 from dicom_nodes.objects.series import SourceSeries
-from dicom_nodes.objects.subject import explained_findings, explanations_of, of_image, of_series
+from dicom_nodes.objects.subject import explained_findings, explanations_of, of_image, of_series, stood_in_for
 from service.results import Verdict
 from workers.explain_style import INTRODUCTION, STYLE
 
@@ -154,10 +154,12 @@ def _summary(finding: Finding, result: Result, attributions: Sequence[Attributio
         else ""
     )
     shown = sum(captions.is_shown(attribution) for attribution in attributions)
+    default = stood_in_for(result, finding)
+    instead = f" Objects sent to the PACS draw {attributions[0].title} in place of {default.title}." if default else ""
     return (
         f'<p class="finding {side}"><b>{escape(captions.verdict(finding))}</b><br>'
         f"{escape(captions.probability(finding))}<br>{escape(captions.operating_point(finding))}</p>"
-        f"<p>{shown} of {len(attributions)} maps may be shown.</p>{warning}"
+        f"<p>{shown} of {len(attributions)} maps may be shown.{escape(instead)}</p>{warning}"
     )
 
 
