@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.charset import python_encoding
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import (
@@ -17,6 +18,7 @@ from dicom_nodes import budgets, listener, negotiation, peers, status
 from dicom_nodes.contexts import UNCOMPRESSED, VERIFICATION, Acceptable
 from dicom_nodes.objects import codes, patient_study
 from dicom_nodes.objects.catalogue import CATALOGUE
+from dicom_nodes.objects.decode import NATIVE
 from dicom_nodes.references import AVAILABILITY, COMMITMENT
 from service.errors import InvalidInstanceError, OutOfSpaceError
 
@@ -86,8 +88,18 @@ def accepted_classes() -> str:
 
 
 def accepted_syntaxes() -> str:
-    """Return every transfer syntax that is accepted for them."""
-    return table(("transfer syntax", "UID"), [(name_of(uid), uid) for uid in accepted()[1]])
+    """Return every transfer syntax that is accepted for them, and whether a worker can read pixels in it."""
+    rows = [(name_of(uid), uid, "yes" if _is_read(uid) else "no") for uid in accepted()[1]]
+    return table(("transfer syntax", "UID", "analysed"), rows)
+
+
+def _is_read(transfer_syntax: str) -> bool:
+    if transfer_syntax in NATIVE:
+        return True
+    try:
+        return bool(get_decoder(UID(transfer_syntax)).available_plugins)
+    except NotImplementedError:
+        return False
 
 
 def proposed() -> str:

@@ -91,6 +91,11 @@ $accepted_syntaxes
 
 Verification, Storage Commitment and Instance Availability Notification are accepted with the same transfer syntaxes.
 
+Whatever is accepted is kept. Analysed are images of one frame with integer pixels, in the transfer syntaxes marked
+above (JPEG Extended and JPEG Lossless as far as their decoder goes); of colour the luminance. Multi-frame images,
+enhanced ones with several frames included, floating point pixels and the other transfer syntaxes are refused with the
+reason. The source's overlays, shutters and presentation states are not applied.
+
 ##### 4.2.1.5 Statuses of C-STORE
 
 $store_statuses
@@ -212,9 +217,10 @@ Contributing Equipment item, (109102, DCM, "Processing Equipment"), which names 
 
 $copied
 
-Private attributes are never copied. Also taken: Frame of Reference UID and geometry (Segmentation, Parametric Map),
-orientation, laterality, body part and scaled pixel spacing (Secondary Capture), modality transformation and window
-(presentation state).
+Private attributes are never copied, nor are institution, station and operators of the source. Referenced Request
+Sequence and performed procedure steps are not written: Accession Number ties a result to its order. Also taken: Frame
+of Reference UID and geometry (Segmentation, Parametric Map), orientation, laterality, body part and scaled pixel
+spacing (Secondary Capture), modality transformation and window (presentation state).
 
 #### 8.1.3 Content of Structured Reports
 

@@ -124,7 +124,7 @@ class Dicomscope:
         self._until(still, what="DICOMscope's picture does not come to rest")
 
     def _until(self, condition: Callable[[Colour], bool], *, what: str) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not condition(self.look()):
             assert self._viewer.poll() is None, "DICOMscope ended"
             assert time.monotonic() < deadline, what

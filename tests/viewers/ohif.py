@@ -18,7 +18,8 @@ PANE = '[data-cy="viewport-pane"]'
 CANVAS = f"{PANE} canvas.cornerstone-canvas"
 _STILL_MS = 1000
 _LOOKS = 20
-_PATIENCE_MS = 180_000
+PATIENCE_MS = 300_000
+"""Of every step that waits for something; each ends as soon as that is there."""
 
 
 class Ohif:
@@ -26,10 +27,11 @@ class Ohif:
 
     def __init__(self, page: Page, site: str, study_uid: str) -> None:
         self.page = page
+        page.set_default_timeout(PATIENCE_MS)
         # A reader has seen the tour before.
         page.add_init_script("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
-        page.goto(f"{site}/viewer?StudyInstanceUIDs={study_uid}", timeout=_PATIENCE_MS)
-        page.wait_for_selector(CANVAS, timeout=_PATIENCE_MS)
+        page.goto(f"{site}/viewer?StudyInstanceUIDs={study_uid}")
+        page.wait_for_selector(CANVAS)
         self.settle()
 
     def thumbnail(self, description: str) -> Locator:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from viewers.conftest import PACKAGES, package
+from viewers.ohif import PATIENCE_MS
 from viewers.pictures import coloured, fit, from_png, likeness, overlap, shown_colour, shown_grey
 from viewers.site import Site
 
@@ -31,9 +32,10 @@ def open_in_dwv(browser: Browser, file: Path, photograph: Path) -> Colour:
         package(name)
     site = Site(PACKAGES, archive_port=0, pages={**PAGES, "/object.dcm": file})
     page = browser.new_page(viewport={"width": 1200, "height": 700})
+    page.set_default_timeout(PATIENCE_MS)
     try:
         page.goto(f"{site.url}/dwv.html?file=object.dcm")
-        page.wait_for_function("window.seen !== 'loading'", timeout=90_000)
+        page.wait_for_function("window.seen !== 'loading'")
         assert page.evaluate("window.seen") == "rendered"
         page.wait_for_timeout(2000)
         page.screenshot(path=photograph)

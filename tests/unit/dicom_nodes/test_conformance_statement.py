@@ -51,6 +51,14 @@ def test_every_class_that_is_created_is_also_accepted_back() -> None:
     assert {uid for entry in CATALOGUE for uid in entry.sop_classes} <= known
 
 
+def test_what_is_kept_but_not_analysed_is_said() -> None:
+    told = statement(Settings())
+    for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.201"):
+        assert f"| {syntax} | yes |" in told
+    for syntax in ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.112"):
+        assert f"| {syntax} | no |" in told
+
+
 def test_queries_are_not_accepted() -> None:
     classes, syntaxes = accepted()
     assert not [uid for uid in classes if uid.startswith("1.2.840.10008.5.1.4.1.2.")]
