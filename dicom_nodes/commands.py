@@ -126,7 +126,7 @@ def echo(ctx: click.Context, to: tuple[str, int], called: str, calling: str | No
 
 def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: stop.set())
     return stop
 

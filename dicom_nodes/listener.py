@@ -30,11 +30,12 @@ from service.ledger.work import Work
 from service.metrics import LedgerCollector, ListenerMetrics
 from service.pipelines import load_pipelines
 from service.queue import enqueue, make_app
+from service.rounds import Round
 from service.spool import open_spool
 from service.tracing import open_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from dicom_nodes.requests import NoticeCommand, Peer, Reception, StoreCommand
     from service.settings import Settings
@@ -101,28 +102,6 @@ class StorageService:
             self._store.close(peer.association)
         except Exception as error:  # noqa: BLE001 -- the association is over, nobody else will report it
             log.warning("the end of an association could not be recorded: %s", type(error).__name__)
-
-
-class Round:
-    """Something to do again and again; a failure is counted and logged by its type, and never ends the loop."""
-
-    def __init__(self, name: str, every_s: float, step: Callable[[], object]) -> None:
-        self._name = name
-        self._every_s = every_s
-        self._step = step
-        self._due_at = 0.0
-        self.failures = 0
-
-    def run_if_due(self, now: float) -> None:
-        """Do it when its time has come."""
-        if now < self._due_at:
-            return
-        self._due_at = now + self._every_s
-        try:
-            self._step()
-        except Exception as error:  # noqa: BLE001 -- the outer loop of the process
-            self.failures += 1
-            log.error("%s failed (%d times so far): %s", self._name, self.failures, type(error).__name__)  # noqa: TRY400
 
 
 class Listener:

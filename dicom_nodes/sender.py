@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from dicom_nodes.client import send
 from dicom_nodes.confirmation import Confirmer
 from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
-from dicom_nodes.listener import HEARTBEAT_S, Round
+from dicom_nodes.listener import HEARTBEAT_S
 from dicom_nodes.outgoing import SendFile
 from dicom_nodes.requestor import Destination
 from dicom_nodes.status import Verdict, describe
@@ -30,6 +30,7 @@ from service.ledger.report import Reports
 from service.metrics import LedgerCollector, SenderMetrics
 from service.outbox import open_outbox
 from service.records import DeliveryState
+from service.rounds import Round
 from service.storage import clear_copies
 from service.tracing import open_traces
 
@@ -65,6 +66,7 @@ class Sender:
         self._confirmer = Confirmer(self._deliveries, settings, self._trail, self._traces)
         self._health = Health({"ledger": self._reports.answers, "outbox": self._outbox.check})
         self._threads: dict[str, threading.Thread] = {}
+        self._tasks: dict[str, Round] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Send until told to stop; the object on its way is finished."""
@@ -108,9 +110,10 @@ class Sender:
 
     def _begin(self, task: str, step: Callable[[], object]) -> None:
         """Do it in a thread of its own, unless that is still at it: a slow destination delays no other."""
-        current = self._threads.get(task)
-        if current is None or not current.is_alive():
-            thread = threading.Thread(target=Round(task, 0.0, step).run_if_due, args=(0.0,), daemon=True)
+        entry = self._tasks.setdefault(task, Round(task, 0.0, step))
+        current, now = self._threads.get(task), time.monotonic()
+        if entry.is_due(now) and (current is None or not current.is_alive()):
+            thread = threading.Thread(target=entry.run_if_due, args=(now,), daemon=True)
             self._threads[task] = thread
             thread.start()
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from service.cli import UsageError, settings_of
@@ -15,6 +13,7 @@ from service.ledger.database import open_database
 from service.ledger.report import JobReport, Reports
 from service.ledger.work import Work
 from service.records import JobState
+from service.terminal import terminal
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,7 +40,6 @@ def jobs(
     if as_json:
         click.echo(json.dumps([_as_dict(report) for report in reports], indent=2))
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("job", "created (UTC)", "study", "pipeline", "state", "delivered", "reason")
     for report in reports:
         job = report.job
@@ -54,7 +52,7 @@ def jobs(
             f"{report.delivered}/{report.objects}",
             "; ".join(filter(None, [job.reason, report.delivery_reason])),
         )
-    console.print(table if reports else "no jobs")
+    terminal().print(table if reports else "no jobs")
 
 
 @click.command()

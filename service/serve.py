@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from filelock import FileLock, Timeout
 
-from service.cli import UsageError, settings_of
+from service.cli import UsageError, main, settings_of
 from service.files import make_directory
 from service.ledger.database import open_database
 from service.observe import configure_logging
@@ -32,6 +34,8 @@ PROCESSES = ("listener", "worker", "sender")
 GRACE_S = 45.0
 """Longer than an association or a usual task needs to finish."""
 _LONGEST_PAUSE_S = 30.0
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when its parent ends."""
 
 
 @click.command()
@@ -66,13 +70,14 @@ class _Child:
 
 
 def supervise(settings: Settings, config: Path | None) -> None:
-    """Start the children, restart those that end, and end them all on SIGTERM or SIGINT."""
+    """Start the children, restart those that end, and end them all on SIGTERM, SIGINT or SIGHUP."""
     stop = threading.Event()
 
     def ask_to_stop(_number: int, _frame: Any) -> None:
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # A terminal that is closed sends SIGHUP.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask_to_stop)
     if settings.retention.automatic:
         threading.Thread(target=purge_regularly, args=(settings, stop), name="purge", daemon=True).start()
@@ -87,8 +92,21 @@ def supervise(settings: Settings, config: Path | None) -> None:
 
 def _start(name: str, config: Path | None) -> _Child:
     options = ["--config", str(config)] if config else []
-    command = [sys.executable, "-c", "from service.cli import main; main()", *options, name]
+    code = f"from service.serve import run_child; run_child({os.getpid()})"
+    command = [sys.executable, "-c", code, *options, name]
     return _Child(name=name, command=command, process=_spawn(command), started=time.monotonic())
+
+
+def run_child(supervisor: int) -> None:
+    """Run a command as a child of the process `supervisor`, and end in good order when that is killed.
+
+    Else it would hold the port, with yesterday's settings, against the next `pellucid serve`.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:
+            sys.exit(1)
+    main()
 
 
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:

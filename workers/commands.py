@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +25,7 @@ from service.cli import UsageError, settings_of
 from service.errors import PellucidError
 from service.observe import configure_logging
 from service.pipelines import load_pipelines
+from service.terminal import terminal
 from workers.app import run_worker
 
 if TYPE_CHECKING:
@@ -206,6 +206,6 @@ def _print(rows: Sequence[ExplainedFile], out: Path) -> None:
             ", ".join(row.methods),
             row.reason,
         )
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     console.print(table)
     console.print(f"Objects, pictures and the page index.html: {out}. Research use; not for primary diagnosis.")

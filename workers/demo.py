@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 from pydicom import dcmread
-from rich.console import Console
 from rich.table import Table
 
 from dicom_nodes.client import send_files
@@ -24,11 +22,14 @@ from dicom_nodes.objects.preview import preview_png
 from dicom_nodes.objects.summary import Summary, summarize
 from dicom_nodes.status import Verdict
 from service.records import JobState
+from service.terminal import terminal
 from workers.phantom.files import write_samples
 from workers.sandbox import PACS_AE, Sandbox, any_pacs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from service.ledger.report import JobReport
     from workers.sandbox import Pacs
@@ -48,7 +49,7 @@ SAMPLES = 4
 @click.option("--study", type=click.Path(exists=True, path_type=Path), help="Your own file or folder.")
 def demo(once: bool, out: Path, study: Path | None) -> None:
     """Send studies through the whole service on this machine and show what the PACS got back."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pellucid-demo-") as temporary:
         folder = Path(temporary)
@@ -90,7 +91,7 @@ def _run(console: Console, sandbox: Sandbox, pacs: Pacs, files: Sequence[Path], 
         )
     rows = [_collect(report, sandbox, pacs, out) for report in reports]
     _print(console, rows)
-    console.print(f"What the PACS received: [bold]{out}[/bold] (.dcm) with pictures (.png).")
+    console.print(f"What the PACS received: {out} (.dcm) with pictures (.png).")
     console.print("Research use; not for primary diagnosis.")
     accepted = {JobState.DONE} if sample else {JobState.DONE, JobState.REFUSED}
     return all(row.report.job.state in accepted and row.returned == row.report.objects for row in rows)

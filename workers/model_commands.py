@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from service.cli import UsageError, settings_of
 from service.errors import PellucidError, SettingsError
 from service.model_card import load_card
+from service.terminal import terminal
 from service.validation import nearest
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     for row in rows:
         cells = [row.get(k, "") for k in ("name", "title", "version", "format", "labels", "reads", "checked", "fault")]
         table.add_row(*(", ".join(c) if isinstance(c, list) else str(c) for c in cells))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _is_checked(folder: Path, card: ModelCard) -> bool:
@@ -83,8 +83,8 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"card": card.model_dump(), "check": check}, indent=2))
         return
-    console = Console()
-    console.print(f"[bold]{card.title}[/bold] ({card.name} {card.version}), {card.manufacturer}")
+    console = terminal()
+    console.print(f"{card.title} ({card.name} {card.version}), {card.manufacturer}")
     for title, text in (
         ("intended use", card.intended_use),
         ("limits", card.limits),
@@ -156,7 +156,7 @@ def _report(found: Check, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**asdict(found), "passed": found.passed}, indent=2))
         return
-    console = Console()
+    console = terminal()
     console.print(f"{found.name}: {'usable' if found.passed else 'NOT usable'} on this machine", highlight=False)
     for title, value in (
         ("equal answers to equal inputs", found.deterministic),

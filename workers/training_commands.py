@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from service.cli import settings_of
+from service.terminal import terminal
 from workers.device import choose_device
 from workers.evaluation.cases import find_cases
 from workers.evaluation.overlays import overlay_grid
@@ -117,7 +118,7 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
     if as_machine:
         click.echo(machine)
     else:
-        Console().print(as_table(classifier.card, found))
+        terminal().print(as_table(classifier.card, found))
 
 
 @click.command()

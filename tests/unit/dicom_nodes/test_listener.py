@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_nodes.listener import Round
 from dicom_nodes.peers import permitted
 from dicom_nodes.ports import bind
 from service.errors import SettingsError
@@ -24,19 +23,6 @@ def test_no_network_admits_every_address() -> None:
 @pytest.mark.parametrize(("address", "expected"), [("10.1.2.3", True), ("10.2.0.1", False), ("::1", False)])
 def test_only_addresses_in_the_networks_are_permitted(address: str, expected: bool) -> None:
     assert permitted(address, (ip_network("10.1.0.0/16"),)) is expected
-
-
-def test_a_round_that_fails_is_counted_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> None:
-        raise RuntimeError("Mustermann^Erika")
-
-    entry = Round("test", 1.0, fail)
-    entry.run_if_due(0.0)
-    entry.run_if_due(0.5)
-    entry.run_if_due(1.0)
-    assert entry.failures == 2
-    assert "RuntimeError" in caplog.text
-    assert "Mustermann" not in caplog.text
 
 
 def test_a_port_that_is_taken_names_the_setting() -> None:

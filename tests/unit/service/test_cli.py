@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from rich.table import Table
 
 from service.cli import cli
+from service.ledger.database import open_database
+from service.ledger.report import Reports
+from service.terminal import terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +102,18 @@ def test_retrying_an_unknown_job_says_so(tmp_path: Path) -> None:
 def test_starting_a_process_never_imports_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_reason_quotes_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("reason")
+    table.add_row("no [peers] section has AE title X: add one [/b] [link=http://x]y[/link]")
+    terminal().print(table)
+    assert "no [peers] section has AE title X: add one [/b] [link=http://x]y[/link]" in capsys.readouterr().out
+
+
+def test_a_schema_is_not_taken_from_under_a_process_that_is_alive(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    Reports(engine).announce("worker")
+    engine.dispose()
+    done = pellucid("migrate", "--to", "0001", PELLUCID__STATE__DIRECTORY=str(tmp_path))
+    assert (done.returncode, "worker said within 20 s to be alive: stop them" in done.stderr) == (2, True)
