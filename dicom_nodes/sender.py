@@ -122,7 +122,7 @@ class Sender:
             peer = find_peer(self._settings, destination)
             to = destination_of(self._settings, peer)
         except UnknownDestinationError as error:
-            self._postpone(batch, str(error))
+            self._hold(batch, str(error))
             return 0
         with ExitStack() as files:
             intact = self._intact(batch, files)

@@ -6,6 +6,8 @@ ends. So does one that finds what a full disk or a power cut left of a message.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 import uuid
 from pathlib import Path
@@ -16,6 +18,8 @@ from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from kombu.utils.json import dumps, loads
 from kombu.utils.scheduling import FairCycle
+
+log = logging.getLogger(__name__)
 
 
 class InOrder(FairCycle):  # type: ignore[misc]  # kombu has no types
@@ -55,12 +59,25 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
             taken = path.with_name(f".{path.name}.taken")
             try:
                 path.rename(taken)
-                content = taken.read_text(encoding="utf-8")
-                taken.unlink()
-                return loads(content)
-            except (FileNotFoundError, ValueError):  # another worker was faster, or it is broken
+            except FileNotFoundError:  # another worker was faster
                 continue
+            payload = self._read(taken)
+            if payload is not None:
+                return payload
         raise Empty
+
+    def _read(self, taken: Path) -> Any:
+        """Read a message and remove its file; None when it is none, which would end the worker further on."""
+        try:
+            payload = loads(taken.read_text(encoding="utf-8"))
+            self.Message(payload, channel=self)
+        except Exception as error:  # noqa: BLE001 -- whatever lies there
+            log.warning("a message in the queue that is none was dropped (%s)", type(error).__name__)
+            return None
+        finally:
+            with contextlib.suppress(OSError):
+                taken.unlink()
+        return payload
 
 
 class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no types

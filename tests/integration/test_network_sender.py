@@ -10,7 +10,7 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
 from dicom_nodes.destinations import find_destination
-from dicom_nodes.sender import Sender, run_sender
+from dicom_nodes.sender import BATCH, Sender, run_sender
 from service.ledger.arrivals import Arrivals
 from service.ledger.creation import NewJob
 from service.ledger.database import open_database
@@ -203,6 +203,17 @@ def test_an_unknown_destination_waits_and_says_what_to_add(archive: Archive, tmp
     assert Sender(settings).deliver("@ELSEWHERE", threading.Event()) == 0
     assert reports.jobs()[0].delivery_reason == "no [peers] section has AE title ELSEWHERE: add one"
     assert reports.jobs()[0].rejected == 0
+
+
+def test_all_objects_for_an_unknown_destination_wait_together(
+    archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(tmp_path, archive.port)
+    finished_job(settings, tmp_path, destination="@ELSEWHERE", count=BATCH + 1)
+    assert Sender(settings).deliver("@ELSEWHERE", threading.Event()) == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "all objects for @ELSEWHERE wait: no [peers] section has AE title ELSEWHERE: add one"
+    ]
 
 
 def test_an_altered_file_is_never_sent(archive: Archive, tmp_path: Path) -> None:

@@ -44,6 +44,21 @@ def test_what_is_left_of_a_broken_message_is_passed_over(app: Celery, tmp_path: 
         assert "j1" in connection.default_channel._get("routine")["headers"]["argsrepr"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"null", b'{"body": 1}', b'{"properties": {}}', b"\xff\xfe", b"[" * 100_000,
+     b'{"body": "A", "properties": {"body_encoding": "base64", "delivery_tag": "1"}}'],
+)  # fmt: skip
+def test_what_is_no_message_is_dropped_and_never_reaches_the_worker(
+    app: Celery, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "queue" / "0_forged.routine.msg").write_bytes(content)
+    enqueue(app, "j1", "routine")
+    with app.connection_for_read() as connection:
+        assert "j1" in connection.default_channel._get("routine")["headers"]["argsrepr"]
+    assert [path for path in (tmp_path / "queue").iterdir() if path.is_file()] == []
+
+
 def test_a_message_that_is_being_written_is_not_taken(app: Celery, tmp_path: Path) -> None:
     (tmp_path / "queue" / ".1_half.routine.msg.part").touch()
     with app.connection_for_read() as connection, pytest.raises(Empty):
