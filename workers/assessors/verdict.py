@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from service.results import Measure
     from workers.assessors.case import Criterion, Kind
 
+UNMEASURED = "Nothing was measured of this explanation, which is no reason to trust it."
 EMPTY = "The map marks nothing: no place speaks for the finding."
 
 
@@ -51,6 +52,7 @@ def judge(
     named = ", ".join(_spoken(criterion.measure) for criterion in missing if not criterion.unmeasured)
     unmeasured = [criterion.unmeasured for criterion in missing if criterion.unmeasured]
     unmeasured += [f"Not measured: {named}."] if named else []
+    unmeasured += [UNMEASURED] if not measures and not unmeasured else []
     reasons = tuple(dict.fromkeys((*hidden, *careful, *doubts, *unmeasured)))
     worst = Verdict.NOT_SHOWN if hidden else Verdict.CAUTION if reasons else Verdict.RELIABLE
     unasked = [c.senseless for c in criteria if not c.required and c.measure not in figures]

@@ -13,7 +13,7 @@ from workers.assessors.faithfulness import Faithfulness
 from workers.assessors.loading import load_assessors
 from workers.assessors.plausibility import Plausibility
 from workers.assessors.stability import Stability
-from workers.assessors.verdict import judge, with_thresholds
+from workers.assessors.verdict import UNMEASURED, judge, with_thresholds
 
 HIGH = Criterion(measure="good", higher_is_better=True, caution=0.7, hide=0.3, reason="Too little: {value}.")
 LOW = Criterion(measure="bad", higher_is_better=False, caution=0.2, hide=None, reason="Too much: {value}.")
@@ -79,3 +79,10 @@ def test_every_reason_reads_as_a_sentence_and_hiding_is_stricter_than_caution(as
         assert "{" not in sentence
         if criterion.hide is not None:
             assert (criterion.hide < criterion.caution) is criterion.higher_is_better
+
+
+def test_a_map_of_which_nothing_was_measured_is_not_called_reliable() -> None:
+    """A pipeline may name no assessors."""
+    assessment = judge([], ())
+    assert assessment.verdict is Verdict.CAUTION
+    assert assessment.reasons == (UNMEASURED,)
