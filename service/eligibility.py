@@ -17,6 +17,8 @@ _FRONTAL_WORDS = frozenset({"PA", "AP", "FRONTAL"})
 _ANIMAL_WORDS = frozenset(
     {"CANINE", "FELINE", "EQUINE", "BOVINE", "VET", "VETERINARY", "DOG", "CAT", "HORSE", "CANIS", "FELIS"}
 )
+_CODE = re.compile(r"[A-Z0-9 _./+-]{1,32}")
+"""More than a code string may hold (PS3.5 section 6.2), since devices write more; no controls, and no name's carets."""
 _HUMAN = frozenset({"", "HOMO SAPIENS", "HUMAN"})
 _SIDES = frozenset("AP")
 
@@ -45,7 +47,7 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
 def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:
     if not accepted or header.modality in accepted:
         return None
-    return f"modality {header.modality or 'not given'}: this pipeline reads {', '.join(accepted)}"
+    return f"modality {_code(header.modality) if header.modality else 'not given'}: this pipeline reads {', '.join(accepted)}"
 
 
 def _pixels(header: ImageHeader) -> str | None:
@@ -65,7 +67,7 @@ def _species(header: ImageHeader) -> str | None:
 def _body_part(header: ImageHeader, accepted: Sequence[str]) -> str | None:
     if not accepted or not header.body_part or header.body_part.upper() in accepted:
         return None
-    return f"body part {header.body_part.upper()}: this model reads {', '.join(accepted)}"
+    return f"body part {_code(header.body_part)}: this model reads {', '.join(accepted)}"
 
 
 def _view(header: ImageHeader, accepted: Sequence[str]) -> str | None:
@@ -73,7 +75,7 @@ def _view(header: ImageHeader, accepted: Sequence[str]) -> str | None:
         return None
     reads = f"this model reads {', '.join(accepted)} views"
     if header.view_position:
-        return None if header.view_position.upper() in accepted else f"view {header.view_position.upper()}: {reads}"
+        return None if header.view_position.upper() in accepted else f"view {_code(header.view_position)}: {reads}"
     first = header.patient_orientation[0][:1] if header.patient_orientation else ""
     if first in _SIDES:
         return f"a lateral view, by its patient orientation: {reads}"
@@ -98,6 +100,11 @@ def _age(header: ImageHeader, rules: Eligibility) -> str | None:
         return None
     # The age itself is the patient's and stays out of the reason, which is logged.
     return f"the patient's age: this model reads {rules.minimum_age_years:g} to {rules.maximum_age_years:g} years"
+
+
+def _code(value: str) -> str:
+    """Return a code to quote. What is none may hold anything, and reasons are printed, kept and sent."""
+    return value.upper() if _CODE.fullmatch(value.upper()) else "that is no code"
 
 
 def _words(header: ImageHeader) -> frozenset[str]:

@@ -54,6 +54,15 @@ def test_what_the_model_does_not_read_is_refused_in_words(changes: dict[str, obj
     assert words in found
 
 
+@pytest.mark.parametrize("key", ["modality", "body_part", "view_position"])
+@pytest.mark.parametrize("value", ["Mustermann^Erika", "\x1b[2J\x1b[31mKNEE", "KNEE\nINFO: all is well", "K" * 200])
+def test_what_is_no_code_is_never_quoted(key: str, value: str) -> None:
+    found = reason(**{key: value})
+    assert found is not None
+    assert "that is no code" in found
+    assert value.upper() not in found.upper()
+
+
 def test_a_description_of_both_views_does_not_refuse_a_film_without_view() -> None:
     assert reason(view_position="", descriptions=("CHEST PA AND LATERAL",)) is None
 
