@@ -47,7 +47,8 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
 def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:
     if not accepted or header.modality in accepted:
         return None
-    return f"modality {_code(header.modality) if header.modality else 'not given'}: this pipeline reads {', '.join(accepted)}"
+    modality = _code(header.modality) if header.modality else "not given"
+    return f"modality {modality}: this pipeline reads {', '.join(accepted)}"
 
 
 def _pixels(header: ImageHeader) -> str | None:
