@@ -43,8 +43,6 @@ def make_app(settings: Settings) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_concurrency=1,
-        worker_proc_alive_timeout=60.0,
-        task_time_limit=settings.worker.task_time_limit_s,
         task_default_queue="routine",
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,

@@ -135,6 +135,7 @@ class Worker(Strict):
     time_zone: TimeZone = ""
     lease_s: Seconds = 30.0
     task_time_limit_s: Seconds = 300.0
+    standby: bool = True
     maximum_attempts: int = Field(default=3, ge=1)
 
     def local(self, moment: datetime) -> datetime:

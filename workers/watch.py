@@ -9,36 +9,45 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import psutil
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from service.queue import waiting
+from workers.relay import NobodyLeftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery
 
+    from workers.relay import Relay
+    from workers.zygote import Zygote
+
 log = logging.getLogger(__name__)
 
-CHILD_EVERY_S = 0.5
+PROCESSES_EVERY_S = 0.5
 CALLS_EVERY_S = 5.0
 PATIENCE_S = 10.0
-"""For an orderly end after the child has died."""
+"""For an orderly end."""
 IDLE_AT_MOST_S = 30.0
 """So long calls may wait in front of a worker that takes none."""
 
 
-def watch(app: Celery, ready: Callable[[], bool]) -> None:
-    """Watch from now on, in threads of the parent; `ready` says whether the child has loaded its models."""
+def watch(app: Celery, relay: Relay, zygote: Zygote) -> None:
+    """Watch from now on, in threads of this process."""
     idleness = Idleness(
         calls=lambda: waiting(app),
         begun=lambda: state.all_total_count[0],
-        busy=lambda: bool(state.active_requests) or not ready(),
+        busy=lambda: bool(state.active_requests),
     )
-    threading.Thread(target=_watch_child, name="watch child", daemon=True).start()
+    threading.Thread(target=_watch_processes, args=(relay, zygote), name="watch processes", daemon=True).start()
     threading.Thread(target=_watch_calls, args=(idleness,), name="watch calls", daemon=True).start()
+
+
+def end_worker(why: str) -> None:
+    """Let this worker end, so that its supervisor starts it anew: after the job in hand if there is one."""
+    log.error("%s: the worker starts again", why)
+    state.should_terminate = EX_FAILURE
 
 
 @dataclass(kw_only=True)
@@ -50,7 +59,7 @@ class Idleness:
     begun: Callable[[], int]
     """How many this worker has begun since its start."""
     busy: Callable[[], bool]
-    """Whether it is at work, or not ready for any yet."""
+    """Whether it is at work, or waits for models to be loaded again."""
     clock: Callable[[], float] = time.monotonic
     _before: int = 0
     _since: float | None = field(default=None)
@@ -73,23 +82,20 @@ class Idleness:
             return False
 
 
-def _watch_child() -> None:
-    """End when the child has died.
-
-    Celery would fork a new child, but a call that the dead one had taken and not yet acknowledged keeps its place in
-    the parent for ever: the worker lives and consumes nothing. The job itself comes back by the ledger's sweep.
-    """
-    ourselves, first = psutil.Process(), set[int]()
+def _watch_processes(relay: Relay, zygote: Zygote) -> None:
+    """Replace the process that analyses if it ended between two jobs; without the one that forks, end."""
     while not _ending():
-        alive = {child.pid for child in ourselves.children() if child.status() != psutil.STATUS_ZOMBIE}
-        if first - alive:
-            log.error("the process that analyses ended unexpectedly: the worker starts again")
-            state.should_terminate = EX_FAILURE
+        try:
+            relay.mend()
+        except NobodyLeftError as error:
+            end_worker(str(error))
+        if not zygote.is_alive():
+            end_worker("the process that forks has ended unexpectedly")
+        if state.should_terminate:
             time.sleep(PATIENCE_S)
             # The loop that should have seen it hangs; nothing is lost by leaving, the ledger knows the jobs.
-            _leave()
-        first = first or alive
-        time.sleep(CHILD_EVERY_S)
+            os._exit(EX_FAILURE)
+        time.sleep(PROCESSES_EVERY_S)
 
 
 def _watch_calls(idleness: Idleness) -> None:
@@ -97,16 +103,10 @@ def _watch_calls(idleness: Idleness) -> None:
     while not _ending():
         if idleness.look() > IDLE_AT_MOST_S:
             log.error("calls have waited for %.0f s and this worker took none: it starts again", IDLE_AT_MOST_S)
-            _leave()
+            os._exit(EX_FAILURE)
         time.sleep(CALLS_EVERY_S)
 
 
 def _ending() -> bool:
     # By identity: an orderly end is asked for by the exit code 0, which equals False.
     return not (state.should_stop is None or state.should_stop is False)
-
-
-def _leave() -> None:
-    for child in psutil.Process().children():
-        child.kill()
-    os._exit(EX_FAILURE)

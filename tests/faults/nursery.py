@@ -32,11 +32,12 @@ _PRELOADED = (
     "dicom_nodes.objects.structured_report",
     "workers.commands",
     "workers.app",
+    "workers.analysing",
     "workers.tasks",
     "workers.explainers.cam",
     "service.redis_queue",
     "service.folder_queue",
-    "celery.concurrency.prefork",
+    "celery.concurrency.solo",
     "celery.apps.worker",
 )
 _LIBRARIES = ("safetensors.torch", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg", "alembic")

@@ -127,23 +127,17 @@ def _dying_settlement(owner: Any, name: str) -> None:
 
 def poisoned() -> None:
     """Some studies hang, exhaust memory or crash native code in the worker that reads them."""
-    from workers import app  # noqa: PLC0415
+    from workers.tasks import JobRunner  # noqa: PLC0415
 
-    start = app._Child.start
+    analyse = JobRunner._analyse_unit
 
-    def starting(self: Any, **signals: Any) -> None:
-        start(self, **signals)
-        analyse = self._runner._analyse_unit
+    def swallow(self: JobRunner, analyst: Any, claim: Any, unit: Any) -> Any:
+        poisons = json.loads(Path(os.environ[POISON_VARIABLE]).read_text())
+        for instance in unit:
+            _suffer(poisons.get(instance.sop_instance_uid, ""))
+        return analyse(self, analyst, claim, unit)
 
-        def swallow(analyst: Any, claim: Any, unit: Any) -> Any:
-            poisons = json.loads(Path(os.environ[POISON_VARIABLE]).read_text())
-            for instance in unit:
-                _suffer(poisons.get(instance.sop_instance_uid, ""))
-            return analyse(analyst, claim, unit)
-
-        self._runner._analyse_unit = swallow
-
-    app._Child.start = starting  # type: ignore[method-assign]
+    JobRunner._analyse_unit = swallow  # type: ignore[method-assign]
 
 
 def _suffer(poison: str) -> None:
