@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from faults.reconcile import Balance
 from faults.report import Row
 from require import require_tool
 
+from dicom_nodes.client import read_file
+from service.records import JobState
 from workers.sandbox import wait_until
 
 if TYPE_CHECKING:
@@ -45,6 +48,24 @@ def test_a_listener_that_acknowledges_too_early_is_caught(tmp_path: Path) -> Non
         lab.pellucid.kill("listener")
         (found,) = lab.balance().lost
     assert lab.modality.acknowledged[-1].sop_instance_uid in found
+
+
+@pytest.mark.timeout(400)
+def test_a_study_that_crashes_native_code_is_set_aside_and_ends_no_worker(tmp_path: Path) -> None:
+    short = {"PELLUCID__WORKER__LEASE_S": "2.0"}
+    with Lab(tmp_path, FaultyArchive(), seed=14, faults=["poisoned"], settings=short) as lab:
+        worker = lab.pellucid.processes("worker")
+        bad, good = lab.modality.films(2)
+        uid = read_file(bad).sop_instance_uid
+        lab.pellucid.poisons.write_text(json.dumps({uid: "crash"}))
+        sent = [lab.modality.send(bad), lab.modality.send(good)]
+        lab.auditor.wait_settled(filter(None, sent), timeout_s=300)
+        jobs = {report.job.sop_instance_uids[0] == uid: report.job for report in lab.pellucid.reports.jobs()}
+        assert (jobs[True].state, jobs[True].attempts) == (JobState.FAILED, 3)
+        assert jobs[True].reason == "gave up after 3 attempts; the last one ended without an answer"
+        assert jobs[False].state is JobState.DONE
+        assert lab.pellucid.processes("worker") == worker
+        assert lab.pellucid.logs("worker")[0].count("SIGSEGV") == 3
 
 
 def test_a_row_is_passed_only_with_trials_and_a_clean_balance() -> None:

@@ -21,15 +21,7 @@ if TYPE_CHECKING:
     from faults.report import Row
 
 
-def builds(folder: Path, seed: int) -> Iterator[Row]:
-    """One row per broken build."""
-    yield _acknowledges_early(folder / "early", seed)
-    yield _without_lease(folder / "lease", seed)
-    yield _with_random_uids(folder / "uids", seed)
-    yield _without_sweep(folder / "sweep", seed)
-
-
-def _acknowledges_early(folder: Path, seed: int) -> Row:
+def _acknowledges_early(folder: Path, seed: int) -> Iterator[Row]:
     """The listener dies between its answer and the disk: only acknowledged instances can show it."""
     with Lab(folder, FaultyArchive(), seed=seed, faults=["acknowledge-early"]) as lab:
         row = lab.row("BROKEN: acknowledges before it is durable", must_be_caught=True)
@@ -37,20 +29,20 @@ def _acknowledges_early(folder: Path, seed: int) -> Row:
         lab.modality.send(film)
         lab.pellucid.kill("listener")
         lab.recover(row, timeout_s=15.0)
-        return lab.close(row)
+        yield lab.close(row)
 
 
-def _without_lease(folder: Path, seed: int) -> Row:
+def _without_lease(folder: Path, seed: int) -> Iterator[Row]:
     redis = RedisBroker(folder / "redis")
     settings = {"PELLUCID__QUEUE__BROKER_URL": json.dumps(redis.url)}
     try:
         with Lab(folder, FaultyArchive(), seed=seed, faults=["no-lease"], settings=settings, roles=TWO_WORKERS) as lab:
-            return redelivered(lab, 1, must_be_caught=True, name="BROKEN: no lease")
+            yield redelivered(lab, 1, must_be_caught=True, name="BROKEN: no lease")
     finally:
         redis.stop()
 
 
-def _with_random_uids(folder: Path, seed: int) -> Row:
+def _with_random_uids(folder: Path, seed: int) -> Iterator[Row]:
     """A repeated task must make the same objects again: the worker dies after the first ones are in the outbox."""
     with Lab(folder, FaultyArchive(), seed=seed, faults=["random-uids", "crash-before-finish"]) as lab:
         row = lab.row("BROKEN: random UIDs", must_be_caught=True)
@@ -59,10 +51,10 @@ def _with_random_uids(folder: Path, seed: int) -> Row:
         begun = time.monotonic()
         lab.modality.send(film)
         lab.recover(row, since=begun)
-        return lab.close(row)
+        yield lab.close(row)
 
 
-def _without_sweep(folder: Path, seed: int) -> Row:
+def _without_sweep(folder: Path, seed: int) -> Iterator[Row]:
     """The embedded queue does not deliver a message again whose worker died."""
     with Lab(folder, FaultyArchive(), seed=seed, faults=["no-sweep", "crash-before-finish"]) as lab:
         row = lab.row("BROKEN: no sweep", must_be_caught=True)
@@ -74,4 +66,13 @@ def _without_sweep(folder: Path, seed: int) -> Row:
         assert running()
         # Far longer than the sweep of the healthy build takes.
         lab.recover(row, timeout_s=LEASE_S + 20.0)
-        return lab.close(row)
+        yield lab.close(row)
+
+
+BUILDS = {
+    "early": _acknowledges_early,
+    "lease": _without_lease,
+    "uids": _with_random_uids,
+    "sweep": _without_sweep,
+}
+"""One row each."""

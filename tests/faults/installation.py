@@ -39,6 +39,10 @@ consensus = false
 """
 _SABOTAGE = Path(__file__).with_name("sabotage.py")
 _RESTART_AFTER_S = 0.2
+_SEEN_TO_END_S = 15.0
+"""A process ends when it sees that the one which made it has; one that loads a model looks after that."""
+_MIGRATING = threading.Lock()
+"""Alembic's context is one for all threads, and several installations may begin at once."""
 
 
 class Installation(Sandbox):
@@ -78,7 +82,8 @@ class Installation(Sandbox):
 
     def start(self) -> None:
         """Start every process, and keep each running until `stop`."""
-        self.reports.counts()
+        with _MIGRATING:
+            self.reports.counts()
         self._wanted.set()
         for number in range(len(self._roles)):
             self._spawn(number)
@@ -124,14 +129,19 @@ class Installation(Sandbox):
                 if role == name:
                     self._children[number].terminate()
 
+    def processes(self, role: str) -> list[int]:
+        """Ids of the processes of a role that we started; another one when it was started again."""
+        with self._guard:
+            return [self._children[number].pid for number, name in enumerate(self._roles) if role == name]
+
     def logs(self, role: str) -> list[str]:
         """What each process of a role has logged, over all its lives."""
         numbers = [number for number, name in enumerate(self._roles) if name == role]
         return [(self._folder / f"{role}-{number}.log").read_text(errors="replace") for number in numbers]
 
     def orphans(self) -> list[psutil.Process]:
-        """Processes that outlived the process that we started, a few seconds after its death."""
-        deadline = time.monotonic() + 5.0
+        """Processes that outlived the process that we started, some seconds after its death."""
+        deadline = time.monotonic() + _SEEN_TO_END_S
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left

@@ -11,7 +11,7 @@ from faults.installation import ROLES
 from faults.lab import Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from faults.report import Row
@@ -23,6 +23,7 @@ CRASH_POINTS = {
     "after-send": "crash-after-send",
 }
 KILLS_PER_ROUND = 6
+VICTIMS = (*ROLES, "all")
 PATIENT = {"PELLUCID__WORKER__MAXIMUM_ATTEMPTS": "1000"}
 """Random kills may meet one study again and again; that attempts are capped is another row."""
 _RECONCILED_EVERY = 20
@@ -35,10 +36,9 @@ def at_random(
     *,
     kills: int,
     studies: int = 0,
-    roles: Sequence[str] = (*ROLES, "all"),
-    progress: Callable[[Row], None] = lambda _row: None,
+    roles: Sequence[str] = VICTIMS,
 ) -> Iterator[Row]:
-    """One row per role: studies flow, processes die, everything is reconciled.
+    """One row per role: studies flow, processes die, everything is reconciled. A long row comes again and again.
 
     Args:
         folder: for everything.
@@ -46,7 +46,6 @@ def at_random(
         kills: how often something is killed, over all roles.
         studies: how many flow meanwhile, over all roles; 0 for half as many.
         roles: whose processes.
-        progress: hears of each row after every few rounds.
     """
     each = max(1, kills // len(roles))
     films = max(1, (studies or kills // 2) // len(roles))
@@ -61,8 +60,7 @@ def at_random(
                 died += _round(lab, row, role, films=some, kills=min(KILLS_PER_ROUND, each - number * KILLS_PER_ROUND))
                 row.notes = [f"{_kills_so_far(number, each)} kills, {died} processes, over {flowed} studies"]
                 if number % _RECONCILED_EVERY == _RECONCILED_EVERY - 1:
-                    lab.close(row)
-                    progress(row)
+                    yield lab.close(row)
                     if not row.passed:
                         break
             row.notes = row.notes[:1]
