@@ -97,11 +97,11 @@ def _header(scene: Scene, heading: str) -> list[Line]:
     place = f"   {scene.place}" if scene.place else ""
     tint = AMBER if scene.finding.positive else WHITE
     lines = [
-        Line(text=f"{heading}: {captions.verdict(scene.finding)}", size=32, colour=tint),
-        Line(text=f"{captions.probability(scene.finding)}{place}", size=24, colour=WHITE),
-        Line(text=_SCALES, size=22, colour=QUIET),
+        Line(text=f"{heading}: {captions.verdict(scene.finding)}", size=44, colour=tint),
+        Line(text=f"{captions.probability(scene.finding)}{place}", size=30, colour=WHITE),
+        Line(text=_SCALES, size=28, colour=QUIET),
     ]
-    lines += [Line(text=f"Not computed: {text}", size=22, colour=QUIET) for text in scene.result.unavailable]
+    lines += [Line(text=f"Not computed: {text}", size=28, colour=QUIET) for text in scene.result.unavailable]
     return lines
 
 
@@ -109,12 +109,12 @@ def _title(scene: Scene) -> list[Line]:
     attribution = scene.attribution
     if attribution is None:
         return []
-    lines = [Line(text=attribution.title, size=28, colour=WHITE)]
-    lines.append(Line(text=f"Explanation: {captions.trust(attribution)}", size=24, colour=trust_colour(attribution)))
+    lines = [Line(text=attribution.title, size=34, colour=WHITE)]
+    lines.append(Line(text=f"Explanation: {captions.trust(attribution)}", size=30, colour=trust_colour(attribution)))
     if not scene.withheld:
         smoothed = "Smoothed for display." if scene.smoothed else ""
         lines.append(
-            Line(text=f"{captions.doubts(attribution, MOST_DOUBTS)} {smoothed}".strip(), size=20, colour=QUIET)
+            Line(text=f"{captions.doubts(attribution, MOST_DOUBTS)} {smoothed}".strip(), size=26, colour=QUIET)
         )
     return lines
 
@@ -123,4 +123,4 @@ def _legend(scene: Scene) -> list[Line]:
     if scene.attribution is None or scene.withheld:
         return []
     told = legend(scene.attribution.method)
-    return [Line(text=told.reading, size=20, colour=WHITE), Line(text=told.not_told, size=20, colour=AMBER)]
+    return [Line(text=told.reading, size=26, colour=WHITE), Line(text=told.not_told, size=26, colour=AMBER)]

@@ -36,7 +36,7 @@ GAP = 8
 WHITE = (235, 235, 235)
 QUIET = (170, 170, 170)
 AMBER = (255, 191, 71)
-SIDES = 40
+SIDES = 48
 """Rows above a film for the letters of its left and right edge."""
 MOST_DOUBTS = 2
 """Reasons beside a film, the gravest first; where a map is not drawn there is room for more."""
@@ -104,9 +104,9 @@ def withheld_lines(scene: Scene) -> list[Line]:
     if attribution is None:
         return []
     return [
-        Line(text=f"{captions.method(attribution)} is not shown.", size=28, colour=AMBER),
-        Line(text=captions.doubts(attribution, 2 * MOST_DOUBTS), size=24, colour=WHITE),
-        Line(text="The probability above does not depend on this map.", size=22, colour=QUIET),
+        Line(text=f"{captions.method(attribution)} is not shown.", size=36, colour=AMBER),
+        Line(text=captions.doubts(attribution, 2 * MOST_DOUBTS), size=30, colour=WHITE),
+        Line(text="The probability above does not depend on this map.", size=28, colour=QUIET),
     ]
 
 
@@ -118,13 +118,13 @@ def none_shown_lines(scene: Scene) -> list[Line]:
     if len(explained) == 1 or not told:
         return []
     return [
-        Line(text=told, size=28, colour=AMBER),
+        Line(text=told, size=36, colour=AMBER),
         *(
-            Line(text=f"{each.title}: {captions.doubts(each, 1)}", size=22, colour=WHITE)
+            Line(text=f"{each.title}: {captions.doubts(each, 1)}", size=28, colour=WHITE)
             for each in explained[:MOST_METHODS]
         ),
-        Line(text=f"(And {left} more in the report.)" if left > 0 else "", size=22, colour=QUIET),
-        Line(text="The probability above does not depend on these maps.", size=22, colour=QUIET),
+        Line(text=f"(And {left} more in the report.)" if left > 0 else "", size=28, colour=QUIET),
+        Line(text="The probability above does not depend on these maps.", size=28, colour=QUIET),
     ]
 
 
@@ -132,10 +132,10 @@ def _header(scene: Scene) -> list[Line]:
     finding, result = scene.finding, scene.result
     others = [other for other in result.findings if other is not finding]
     tint = AMBER if finding.positive else WHITE
-    lines = [Line(text=captions.verdict(finding), size=40, colour=tint)]
-    lines.append(Line(text=captions.probability(finding), size=28, colour=WHITE))
+    lines = [Line(text=captions.verdict(finding), size=52, colour=tint)]
+    lines.append(Line(text=captions.probability(finding), size=36, colour=WHITE))
     lines += [
-        Line(text=f"{captions.verdict(other)}: {captions.percent(other.probability)}", size=24, colour=WHITE)
+        Line(text=f"{captions.verdict(other)}: {captions.percent(other.probability)}", size=30, colour=WHITE)
         for other in others
     ]
     return lines
@@ -143,21 +143,21 @@ def _header(scene: Scene) -> list[Line]:
 
 def _titles(scene: Scene) -> tuple[list[Line], list[Line]]:
     place = f", {scene.place[0].lower()}{scene.place[1:]}" if scene.place else ""
-    left = [Line(text=f"Original{place}", size=22, colour=QUIET)]
+    left = [Line(text=f"Original{place}", size=28, colour=QUIET)]
     if edges(scene.header) is None:
-        left.append(Line(text=NOT_STATED, size=22, colour=AMBER))
+        left.append(Line(text=NOT_STATED, size=28, colour=AMBER))
     attribution = scene.attribution
     if attribution is None:
-        return left, [Line(text="No explanation was computed", size=22, colour=QUIET)]
+        return left, [Line(text="No explanation was computed", size=28, colour=QUIET)]
     if scene.withheld:
         several = f"Explanations of {scene.finding.label}. Not drawn" if none_shown_lines(scene) else drawn(scene)
-        return left, [Line(text=several, size=22, colour=QUIET)]
+        return left, [Line(text=several, size=28, colour=QUIET)]
     trust = f"Explanation: {captions.trust(attribution)}. {captions.doubts(attribution, MOST_DOUBTS)}"
     instead = captions.in_place_of(subject.stood_in_for(scene.result, scene.finding), 1)
     return left, [
-        Line(text=drawn(scene), size=22, colour=QUIET),
-        Line(text=instead, size=22, colour=AMBER),
-        Line(text=trust, size=22, colour=trust_colour(attribution)),
+        Line(text=drawn(scene), size=28, colour=QUIET),
+        Line(text=instead, size=28, colour=AMBER),
+        Line(text=trust, size=28, colour=trust_colour(attribution)),
     ]
 
 
@@ -186,10 +186,10 @@ def footer_lines(scene: Scene) -> list[Line]:
         captions.ignored_negative(attribution),
     ]
     return [
-        Line(text=f"{captions.NOT_FOR_DIAGNOSIS} {'' if attribution is None else reading}", size=28, colour=AMBER),
-        Line(text=captions.contradiction(result), size=24, colour=AMBER),
-        Line(text=f"{captions.model(result)}   {when}", size=22, colour=QUIET),
-        Line(text=" ".join(filter(None, notes)), size=22, colour=WHITE),
+        Line(text=f"{captions.NOT_FOR_DIAGNOSIS} {'' if attribution is None else reading}", size=36, colour=AMBER),
+        Line(text=captions.contradiction(result), size=30, colour=AMBER),
+        Line(text=f"{captions.model(result)}   {when}", size=28, colour=QUIET),
+        Line(text=" ".join(filter(None, notes)), size=28, colour=WHITE),
     ]
 
 
@@ -209,8 +209,8 @@ def draw_sides(pen: ImageDraw.ImageDraw, scene: Scene, film: Box) -> list[Box]:
 
 def _draw_scale(canvas: Picture.Image, left: int, top: int, width: int, height: int) -> list[Box]:
     """Draw the colour scale as it looks on mid-grey film, from 25 % to the maximum."""
-    size = 20
-    bar_left, bar_width = left + 12, 26
+    size = 24
+    bar_left, bar_width = left + 8, 24
     bar_top, bar_height = top + 2 * size, height - 4 * size
     steps = np.linspace(1.0, colour.TRANSPARENT_BELOW, bar_height, dtype=np.float32)
     strip = colour.blend(np.full((bar_height, 1), 0.5, dtype=np.float32), steps[:, None])
@@ -220,7 +220,7 @@ def _draw_scale(canvas: Picture.Image, left: int, top: int, width: int, height: 
     for level in (1.0, *reversed(LEVELS), colour.TRANSPARENT_BELOW):
         y = bar_top + round((1.0 - level) / (1.0 - colour.TRANSPARENT_BELOW) * (bar_height - 1))
         pen.line([(bar_left + bar_width, y), (bar_left + bar_width + 5, y)], fill=WHITE)
-        boxes.append(_label(pen, f"{level:.0%}", bar_left + bar_width + 9, y - size // 2 - 2, size))
+        boxes.append(_label(pen, f"{level:.0%}", bar_left + bar_width + 8, y - size // 2 - 2, size))
     return boxes
 
 
