@@ -14,7 +14,7 @@ import click
 
 from dicom_nodes.client import verify
 from dicom_nodes.destinations import UnknownDestinationError, find_destination
-from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, ports_taken
+from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, ports_taken, secrets
 from dicom_nodes.requestor import Destination
 from dicom_nodes.web_client import verify_web
 from service.cli import settings_of
@@ -27,6 +27,7 @@ from service.model_card import load_card
 from service.observe import configure_logging
 from service.pipelines import chosen_by, load_pipelines
 from service.queue import make_app
+from service.settings import files_with_secrets
 from service.spool import open_spool
 from service.storage import open_storage
 
@@ -45,7 +46,8 @@ _ADVICE = {
     "disk": "set state.directory to a folder that this user may write",
     "spool": "set state.directory to a folder that this user may write, or correct [spool]",
     "store": "correct [spool]; docs/operations.md says what the bucket must allow",
-    "ledger": "start the database, or correct ledger.database_url (postgresql+psycopg://user@host/name; empty: SQLite)",
+    "ledger": "start the database, or correct ledger.database_url (postgresql+psycopg://user@host/name); empty is "
+    "SQLite, whose folder must be writable and have room",
     "broker": "start the broker, or correct queue.broker_url (redis://host:6379/0; empty: a folder)",
     "pipelines": "correct pipelines.enabled, the pipeline's file, or models.directory",
     "certificates": "correct the paths in [tls] and [audit], and who may read the files",
@@ -58,7 +60,8 @@ _ADVICE = {
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check settings, disk, ledger, broker, models and destinations. Exit code 1: there is a problem."""
     configure_logging("doctor")
-    diagnoses = diagnose(settings_of(ctx))
+    settings = settings_of(ctx)
+    diagnoses = [*diagnose(settings), *secrets(files_with_secrets(ctx.find_root().obj, os.environ))]
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in diagnoses], indent=2))
     else:

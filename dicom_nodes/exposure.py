@@ -17,7 +17,7 @@ from service.audit.trail import open_log
 from service.tls import client_context, expiries, revocation_ends, server_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from service.settings import Settings
 
@@ -143,7 +143,7 @@ def files(settings: Settings) -> Iterator[Diagnosis]:
     keys = [Path(key) for key in (settings.tls.key, settings.audit.syslog_key) if key]
     found = False
     for path in (folder, *keys):
-        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if (path.is_dir() if path == folder else path.exists()) and stat.S_IMODE(path.stat().st_mode) & 0o077:
             found = True
             yield Diagnosis(
                 name="files",
@@ -153,6 +153,18 @@ def files(settings: Settings) -> Iterator[Diagnosis]:
             )
     if not found:
         yield Diagnosis(name="files", state=State.OK, found="state folder and keys are for their owner alone")
+
+
+def secrets(paths: Iterable[Path]) -> Iterator[Diagnosis]:
+    """Whether everybody on this machine can read, or change, files that hold secrets."""
+    for path in paths:
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o006:
+            yield Diagnosis(
+                name="files",
+                state=State.WARNING,
+                found=f"everybody on this machine may read the secrets in {path}",
+                advice=f"chmod o= {path}",
+            )
 
 
 def certificates(settings: Settings) -> Iterator[Diagnosis]:

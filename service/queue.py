@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES
 
+from service.errors import SettingsError
 from service.files import make_directory
 
 if TYPE_CHECKING:
@@ -26,9 +27,16 @@ _TRANSPORTS = {
 
 
 def make_app(settings: Settings) -> Celery:
-    """Build the Celery application. JSON only: a pickle message is refused."""
+    """Build the Celery application. JSON only: a pickle message is refused.
+
+    Raises:
+        SettingsError: there is no such kind of broker.
+    """
     TRANSPORT_ALIASES.update(_TRANSPORTS)
     url = settings.broker_url
+    kind = url.partition(":")[0]
+    if kind not in TRANSPORT_ALIASES:
+        raise SettingsError(f"queue.broker_url: '{kind}' is no kind of broker; it is written like redis://host:6379/0")
     broker = f"{_FOLDER}://localhost" if url.startswith("filesystem:") else url
     app = Celery("pellucid", broker=broker, set_as_current=False)
     app.conf.update(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "PELLUCID__"
+SECRETS = frozenset({"token", "password", "database_url", "broker_url", "access_key_id", "secret_access_key"})
+"""Keys whose values are secrets, or may hold one."""
 
 
 class Settings(Strict):
@@ -106,6 +108,23 @@ def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
             else:
                 _insert(values, path_to, _value(text, is_text=is_text(Settings, path_to)))
     return validate(Settings, values, source=source)
+
+
+def files_with_secrets(path: Path | None, environment: Mapping[str, str]) -> list[Path]:
+    """Name the files that hold secrets: those that variables name, and the settings file if there is one in it."""
+    named = [Path(text) for name, text in environment.items() if name.startswith(PREFIX) and name.endswith("__FILE")]
+    return [*named, path] if path and _holds_secret(read_toml(path)) else named
+
+
+def _holds_secret(values: dict[str, Any]) -> bool:
+    return any(
+        _holds_secret(value) if isinstance(value, dict) else _is_secret(key, value) for key, value in values.items()
+    )
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    # A URL without a user is none.
+    return key in SECRETS and ("@" in str(value) if key.endswith("_url") else bool(value))
 
 
 def _secret(name: str, path: Path) -> str:

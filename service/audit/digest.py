@@ -6,10 +6,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from service.settings import SECRETS
+
 if TYPE_CHECKING:
     from service.settings import Settings
-
-_SECRETS = frozenset({"token", "password", "database_url", "broker_url", "access_key_id", "secret_access_key"})
 
 
 def settings_digest(settings: Settings) -> str:
@@ -22,4 +22,4 @@ def _without_secrets(values: Any) -> Any:
     # A digest of a known text and one short password would give the password away.
     if not isinstance(values, dict):
         return values
-    return {key: _without_secrets(value) for key, value in values.items() if key not in _SECRETS}
+    return {key: _without_secrets(value) for key, value in values.items() if key not in SECRETS}

@@ -37,7 +37,8 @@ def open_database(url: str) -> Engine:
         else:
             engine = _open_server(url)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise SettingsError(f"ledger.database_url cannot be used: {error}") from None
+        words = f"ledger.database_url cannot be used: {error}"
+        raise SettingsError(f"{words}; it is written like postgresql+psycopg://user@host/pellucid") from None
     _migrate(engine)
     return engine
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 from certificates import Authority
 
-from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener
+from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, secrets
 from service.audit.trail import open_trail
-from service.settings import Settings, load_settings
+from service.settings import Settings, files_with_secrets, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +77,39 @@ def test_a_web_door_on_the_network_is_warned_of(tmp_path: Path, token: str, says
 def test_metrics_on_the_network_are_warned_of(tmp_path: Path) -> None:
     chosen = settings(tmp_path, HTTP__HOST="0.0.0.0", HTTP__LISTENER_PORT="9464")  # noqa: S104 -- what is warned of
     assert [entry.name for entry in listener(chosen) if entry.state is State.WARNING] == ["http"]
+
+
+def test_a_state_folder_that_is_a_file_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("somebody's")
+    (tmp_path / "state").chmod(0o644)
+    assert states(files, settings(tmp_path)) == [State.OK]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[peers.pacs]\nae_title = "P"\nurl = "https://p"\ntoken = "abc"\n', 1),
+        ('[ledger]\ndatabase_url = "postgresql+psycopg://u:p@db/x"\n', 1),
+        ('[queue]\nbroker_url = "redis://host:6379/0"\n[dicomweb]\ntoken = ""\n', 0),
+    ],
+)
+def test_settings_that_hold_a_secret_and_that_everybody_may_read_are_warned_of(
+    tmp_path: Path, content: str, expected: int
+) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(content)
+    path.chmod(0o644)
+    assert len(list(secrets(files_with_secrets(path, {})))) == expected
+    path.chmod(0o640)
+    assert list(secrets(files_with_secrets(path, {}))) == []
+
+
+def test_a_secret_in_a_file_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("abc")
+    path.chmod(0o604)
+    (found,) = secrets(files_with_secrets(None, {"PELLUCID__DICOMWEB__TOKEN__FILE": str(path)}))
+    assert (found.state, found.advice) == (State.WARNING, f"chmod o= {path}")
 
 
 def test_a_state_folder_that_others_may_read_is_warned_of(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kombu import Consumer
 
+from service.errors import SettingsError
 from service.queue import QUEUES, enqueue, make_app
 from service.settings import load_settings
 
@@ -24,6 +25,13 @@ def app(tmp_path: Path) -> Iterator[Celery]:
     made = make_app(load_settings(None, {"PELLUCID__STATE__DIRECTORY": json.dumps(str(tmp_path))}))
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("url", ["nix://:secret@host", "localhost", ":secret@host"])
+def test_a_broker_of_no_kind_is_a_wrong_setting_that_gives_no_secret_away(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"queue\.broker_url: .* is no kind of broker") as caught:
+        make_app(load_settings(None, {"PELLUCID__QUEUE__BROKER_URL": url}))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_job_id_comes_out_as_it_went_in_and_leaves_no_file(app: Celery, tmp_path: Path) -> None:
