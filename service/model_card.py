@@ -66,6 +66,8 @@ class Label(Strict):
     """torchxrayvision's threshold of this label; the result is then a score centred on it, 0.5 at the threshold."""
     background: bool = False
     """An output that is no finding, as the class "nothing found" or one without training: never reported."""
+    target: Literal["", "intracranial"] = ""
+    """Where alone the finding can be: its maps are then held against an estimate of that place. CT series only."""
     operating_point: str
     """Name of the default one."""
     operating_points: tuple[OperatingPointEntry, ...] = Field(min_length=1)
@@ -206,6 +208,8 @@ def _label_faults(card: ModelCard) -> Iterator[str]:
             yield f"two labels have the name '{label.name}'"
         if label.operating_point not in {point.name for point in label.operating_points}:
             yield f"label '{label.name}' has no operating point '{label.operating_point}'"
+        if label.target and (card.series is None or "CT" not in card.eligibility.modalities):
+            yield f"label '{label.name}': inside the skull is known on CT series alone, which this model does not read"
         form = _CODE_FORMS.get(label.code.scheme)
         if form is None and not label.code.scheme.startswith("99"):
             known = f"none of {', '.join(_CODE_FORMS)}, and private ones begin with 99"

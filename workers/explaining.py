@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from service.results import Assessment, Attribution, Verdict
 from workers.assessors.agreement import contradictions
 from workers.assessors.budget import Budget, forward_s
-from workers.assessors.case import Kind, Scene, Subject
+from workers.assessors.case import SERIES, Kind, Scene, Subject
 from workers.assessors.consensus import FEWEST, METHOD, TITLE, consensus, medians
 from workers.assessors.loading import load_assessors
 from workers.assessors.regions import find_regions
@@ -33,10 +33,15 @@ if TYPE_CHECKING:
     from workers.interfaces import Classifier, Explainer
 
 CHEST = {"CHEST", "THORAX"}
+HEAD = {"HEAD", "BRAIN", "SKULL"}
 BELOW = "The finding is below its operating point: the map shows what came closest to it, not a finding."
 HURRIED = "The machine was too slow to measure all of this map (explaining took more than {brake:g} s)."
 MINORITY = "Only {passed} of {asked} methods passed their checks; the consensus joins no others."
 NO_ANATOMY = "Where the map lies is not measured: the anatomy is looked for on chest radiographs and in series alone."
+NO_SKULL = (
+    "Whether the map lies inside the skull is not measured: the skull is found on CT alone, and asked for where the "
+    "model's card says that the finding lies there."
+)
 DIVIDED = "The methods that it joins contradict each other."
 
 
@@ -79,6 +84,13 @@ def explain_image(
 def _reads_chests(classifier: Classifier) -> bool:
     """Tell whether lungs are to be looked for: on another body part the estimate would find some all the same."""
     return not CHEST.isdisjoint(part.upper() for part in classifier.card.eligibility.body_parts)
+
+
+def _unasked_skull(classifier: Classifier, label: int, kind: Kind) -> tuple[str, ...]:
+    """Say so where a map of a head is not held against the skull."""
+    reads_heads = not HEAD.isdisjoint(part.upper() for part in classifier.card.eligibility.body_parts)
+    asked = bool(classifier.card.labels[label].target)
+    return (NO_SKULL,) if reads_heads and kind in SERIES and not asked else ()
 
 
 def _criteria(
@@ -239,10 +251,14 @@ class _Verdicts:
     def _judge(self, subject: Subject, measures: Sequence[Measure], doubts: Sequence[str]) -> Assessment:
         if float(subject.map.max()) <= 0:
             return Assessment(verdict=Verdict.NOT_SHOWN, reasons=(EMPTY,), measures=tuple(measures))
-        point = self._run.scene.classifier.card.labels[subject.label].default_operating_point()
+        scene = self._run.scene
+        label = scene.classifier.card.labels[subject.label]
+        point = label.default_operating_point()
         known = list(doubts)
         if self._run.probabilities[subject.label] < point.threshold:
             known.append(BELOW)
         if (subject.method, subject.label) in self._run.hurried:
             known.append(HURRIED.format(brake=self._run.budget.brake_s))
-        return judge(measures, self._run.criteria, doubts=known, senseless=self._run.senseless)
+        asked = [criterion for criterion in self._run.criteria if criterion.target in {"", label.target}]
+        senseless = (*self._run.senseless, *_unasked_skull(scene.classifier, subject.label, scene.kind))
+        return judge(measures, asked, doubts=known, senseless=senseless)

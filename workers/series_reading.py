@@ -227,7 +227,8 @@ def _together(parts: Mapping[int, Assessment]) -> Assessment | None:
     reasons = _reasons(judged)
     if shown and len(shown) < len(parts):
         left_out = ", ".join(str(i + 1) for i in parts if i not in shown)
-        reasons.append(f"Slices without a map that may be shown: {left_out}.")
+        why = dict.fromkeys(part.reasons[0] for i, part in parts.items() if i not in shown and part.reasons)
+        reasons.append(" ".join([f"Slices without a map that may be shown: {left_out}.", *why]))
         verdict = Verdict.CAUTION
     return Assessment(
         verdict=verdict,

@@ -67,6 +67,8 @@ class Criterion:
     """The reason then, for a radiologist; empty: the measure's name among those not measured."""
     kinds: frozenset[Kind] = EVERY_KIND
     """What the numbers hold for; of other kinds the figure is not asked."""
+    target: str = ""
+    """`Label.target` of the findings that the figure is taken for; empty: of all."""
     senseless: str = ""
     """Why the figure is not taken of other kinds, or where `required` is false, as a sentence for the report."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+INTRACRANIAL = "intracranial"
+"""`Label.target` of findings inside the skull."""
 CELL = 1.0
 """A map smears what it marks over its own cells: letters and lungs are widened by so many of them."""
 WIDEST = 0.08
@@ -80,6 +82,17 @@ class Plausibility:
             reason="{value} of the map lies where the scanner measured nothing.",
             kinds=SERIES,
         ),
+        Criterion(
+            measure="energy-intracranial",
+            higher_is_better=True,
+            caution=0.75,
+            hide=0.5,
+            of_anatomy=True,
+            reason="Only {value} of the map lies inside the skull ({baseline} by chance), where the finding would be.",
+            unmeasured="Whether the map lies inside the skull could not be measured: no skull was found.",
+            kinds=SERIES,
+            target=INTRACRANIAL,
+        ),
     )
 
     def cost(self, scene: Scene, subject: Subject) -> int:
@@ -102,6 +115,9 @@ class Plausibility:
             ("energy-text", "Map on text and markers", _widened(regions.text, reach)),
             ("energy-unscanned", "Map where the scanner measured nothing", regions.unscanned),
         ]
+        if scene.classifier.card.labels[subject.label].target == INTRACRANIAL:
+            inside = _widened(regions.intracranial, reach // 2)
+            shares.append(("energy-intracranial", "Map inside the skull", inside))
         return tuple(_share(name, title, heat, region) for name, title, region in shares if region is not None)
 
 

@@ -53,6 +53,8 @@ class Regions:
     """Of a radiograph: burned-in letters, side markers and other small, sharp, very bright things such as clips."""
     unscanned: NDArray[np.bool_] | None = None
     """Of a series: where the scanner measured nothing."""
+    intracranial: NDArray[np.bool_] | None = None
+    """Of a CT series: inside the skull; None when no braincase was found."""
 
 
 def find_regions(grey: NDArray[np.float32], rows: int, columns: int) -> Regions:

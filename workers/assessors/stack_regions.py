@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 
 from workers.assessors.regions import Regions, border_mask
+from workers.assessors.skull import intracranial
 from workers.preprocess import crop, resize
 from workers.volumes import mask_to_volume
 
@@ -34,6 +35,8 @@ THIN = 0.02
 SOLID = 2
 """Pixels: a patch of one value is padding where a square of 2 `SOLID` + 1 fits into it. Air has noise."""
 HALF = 0.5
+HEAD_MM = 230.0
+"""Height of a slice whose pixels have no size."""
 
 
 class StackRegions:
@@ -51,7 +54,12 @@ class StackRegions:
     def of_slice(self, index: int) -> Regions:
         """Return the regions of one slice on the grid of a two-dimensional network's input."""
         measured = ~padding(self._series.slices[index].values)
-        return _regions(self._carried(self._patient[index]), self._carried(measured))
+        inside = self._intracranial
+        return _regions(
+            self._carried(self._patient[index]),
+            self._carried(measured),
+            None if inside is None else self._carried(inside[index]),
+        )
 
     def of_volume(self) -> Regions:
         """Return the regions on the grid of a three-dimensional network's input.
@@ -59,14 +67,26 @@ class StackRegions:
         What the network was given beyond the slices counts as not measured.
         """
         measured = np.stack([~padding(image.values) for image in self._series.slices])
+        inside = self._intracranial
         return _regions(
             mask_to_volume(self._series, self._patient, self._expected),
             mask_to_volume(self._series, measured, self._expected),
+            None if inside is None else mask_to_volume(self._series, inside, self._expected),
         )
 
     @cached_property
     def _patient(self) -> NDArray[np.bool_]:
         return patient(self._series)
+
+    @cached_property
+    def _intracranial(self) -> NDArray[np.bool_] | None:
+        first = self._series.slices[0]
+        if first.header.modality != "CT":
+            return None
+        values = np.stack([_coarse(image.values) for image in self._series.slices])
+        rows = first.grey.shape[0]
+        pixel_mm = first.pixel_spacing_mm[0] if first.pixel_spacing_mm else HEAD_MM / rows
+        return intracranial(values, pixel_mm * rows / values.shape[1])
 
     def _carried(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         rows, columns = self._series.slices[0].grey.shape
@@ -75,8 +95,13 @@ class StackRegions:
         return np.asarray(cut[0, 0].numpy())
 
 
-def _regions(body: NDArray[np.float32], measured: NDArray[np.float32]) -> Regions:
-    return Regions(body=body >= HALF, border=border_mask(*body.shape), unscanned=measured < HALF)
+def _regions(body: NDArray[np.float32], measured: NDArray[np.float32], inside: NDArray[np.float32] | None) -> Regions:
+    return Regions(
+        body=body >= HALF,
+        border=border_mask(*body.shape),
+        unscanned=measured < HALF,
+        intracranial=None if inside is None else inside >= HALF,
+    )
 
 
 def patient(series: Series) -> NDArray[np.bool_]:

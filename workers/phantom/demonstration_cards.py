@@ -52,7 +52,7 @@ attribution = "Pellucid, workers/phantom"
 [[labels]]
 name = "{label}"
 code = {{{{ value = "{code}", scheme = "99PELLUCID", meaning = "{meaning}" }}}}
-"""
+{target}"""
 
 
 def _toml(section: Input | SeriesReading) -> str:
@@ -73,6 +73,7 @@ CT_CARD = _HEAD.format(
     label="Planted bleed (phantoms only)",
     code="PLANTED-BLEED",
     meaning="Bleed planted in a phantom",
+    target='target = "intracranial"\n',
 )
 MR_CARD = _HEAD.format(
     name="brain-mr-tumour-demo",
@@ -87,4 +88,5 @@ MR_CARD = _HEAD.format(
     label="Planted tumour (phantoms only)",
     code="PLANTED-TUMOUR",
     meaning="Tumour planted in a phantom",
+    target="",
 )

@@ -125,7 +125,9 @@ def test_a_slice_whose_map_may_not_be_shown_stays_empty_and_is_named() -> None:
             map=np.ones((32, 32), np.float32),
             parameters={},
             seconds=1.0,
-            assessment=Assessment(verdict=verdict, reasons=(), measures=()),
+            assessment=Assessment(
+                verdict=verdict, reasons=() if verdict is Verdict.RELIABLE else ("It is elsewhere.",), measures=()
+            ),
         )
 
     joined = _joined(series, {1: part(Verdict.RELIABLE), 2: part(Verdict.NOT_SHOWN)})
@@ -133,7 +135,7 @@ def test_a_slice_whose_map_may_not_be_shown_stays_empty_and_is_named() -> None:
     assert not joined.map[2].any()
     assert joined.assessment is not None
     assert joined.assessment.verdict is Verdict.CAUTION
-    assert joined.assessment.reasons == ("Slices without a map that may be shown: 3.",)
+    assert joined.assessment.reasons == ("Slices without a map that may be shown: 3. It is elsewhere.",)
     hidden = _joined(series, {1: part(Verdict.NOT_SHOWN), 2: part(Verdict.NOT_SHOWN)})
     assert hidden.assessment is not None
     assert hidden.assessment.verdict is Verdict.NOT_SHOWN
