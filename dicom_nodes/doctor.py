@@ -199,7 +199,8 @@ def _set_aside(settings: Settings) -> Iterator[Diagnosis]:
             state=State.WARNING,
             found=f"{len(rows)} instances came under a known SOP Instance UID with other content, last from "
             f"{newest.calling_ae} at {newest.address}: {newest.sop_instance_uid}",
-            advice="they are kept and never analysed: find the device that gives out one UID twice",
+            advice="they are kept and never analysed: find the device that gives out one UID twice, or the PACS "
+            "that sends again what it corrected (a patient's name, say)",
         )
 
 
