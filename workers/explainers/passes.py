@@ -186,7 +186,14 @@ class Gradients:
 
     def exact_logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits in float32, float64 (count, labels) on the CPU, without gradients."""
-        network = gradient_copy(self._network, torch.float32, self._device)
+        return self._logits(inputs, torch.float32)
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return logits likewise, in the precision of the gradients."""
+        return self._logits(inputs, self.dtype)
+
+    def _logits(self, inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        network = gradient_copy(self._network, dtype, self._device)
 
         def forward(part: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode():
