@@ -57,6 +57,10 @@ class Figures:
     peer_seconds: float | None = None
     peer_cpu_seconds: float | None = None
     peer_samples: int | None = None
+    """Inputs that the library gives the network by its default."""
+    peer_samples_run: int | None = None
+    """Those that were run. With fewer than by default the time of the others is added, at the pace of the network
+    alone, and nothing is said of fidelity."""
     peer_deletion_auc: float | None = None
     peer_insertion_auc: float | None = None
     ratio: float | None = None
@@ -74,9 +78,12 @@ class Bench:
         classifier: with a network.
         image: what is explained, (1, channels, rows, columns).
         other: another image, to start up with.
+        limit: of a peer's samples, see `Task.limit`.
     """
 
-    def __init__(self, classifier: PackagedClassifier, image: torch.Tensor, other: torch.Tensor) -> None:
+    def __init__(
+        self, classifier: PackagedClassifier, image: torch.Tensor, other: torch.Tensor, limit: int | None = None
+    ) -> None:
         if classifier.network is None:
             raise ModelError(f"model '{classifier.card.name}' has no graph to give to the other libraries")
         self._classifier, self._other = classifier, other
@@ -87,6 +94,7 @@ class Bench:
             batch=image,
             hidden=replacement(image, "dark"),
             label=int(logits.argmax()),
+            limit=limit,
         )
         self._curves = Curves(Scene(classifier=classifier, batch=image, seed=0), self.task.label)
         self.peak_mb = 0.0
@@ -151,17 +159,20 @@ class Bench:
             return replace(ours, peer=title, peer_failed=f"{error.name} is absent: install the extra 'peers'")
         except Exception as error:  # noqa: BLE001 - what a library cannot do with this network is a result
             return replace(ours, peer=title, peer_failed=f"{type(error).__name__}: {str(error)[:200]}")
-        deletion, insertion = self._fidelity(found.map)
+        deletion, insertion = (None, None) if found.left else self._fidelity(found.map)
+        seconds = round(spent.seconds + found.left_seconds, 4)
+        cpu_seconds = round(spent.cpu_seconds + found.left_cpu_seconds, 4)
         return replace(
             ours,
             peer=title,
-            peer_seconds=spent.seconds,
-            peer_cpu_seconds=spent.cpu_seconds,
-            peer_samples=found.samples,
+            peer_seconds=seconds,
+            peer_cpu_seconds=cpu_seconds,
+            peer_samples=found.samples + found.left,
+            peer_samples_run=found.samples,
             peer_deletion_auc=deletion,
             peer_insertion_auc=insertion,
-            ratio=_ratio(spent.seconds, ours.seconds),
-            cpu_ratio=_ratio(spent.cpu_seconds, ours.cpu_seconds),
+            ratio=_ratio(seconds, ours.seconds),
+            cpu_ratio=_ratio(cpu_seconds, ours.cpu_seconds),
         )
 
     def _fidelity(self, values: torch.Tensor) -> tuple[float, float]:
@@ -224,6 +235,7 @@ def total(found: Mapping[str, Figures], together: Spent | None = None) -> dict[s
         "together_ratio": _ratio(theirs[0], together.seconds) if together else None,
         "together_cpu_ratio": _ratio(theirs[1], together.cpu_seconds) if together else None,
         "methods": sorted(both),
+        "peers_extrapolated": sorted(name for name, f in both.items() if f.peer_samples != f.peer_samples_run),
         "without_peer": sorted(name for name in found if name not in both),
         "seconds_without_peer": round(sum(f.seconds or 0.0 for name, f in found.items() if name not in both), 3),
     }

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from dicom_nodes.objects.read import read_image
 from service.cli import UsageError, settings_of
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 REFERENCE_SAMPLES = 20_000
 REFERENCE_SEED = 1_000_003
 OTHER_SEEDS = (0, 1, 2)
+MINIMUM_PEER_SAMPLES = 120
+"""With fewer KernelSHAP of `shap` has more unknowns than answers."""
 LIBRARIES = ("torch", "captum", "lime", "shap", "scikit-learn", "scikit-image")
 
 
@@ -52,6 +56,12 @@ LIBRARIES = ("torch", "captum", "lime", "shap", "scikit-learn", "scikit-image")
 @click.option("--graph", default="", help="Use this graph instead, with random features and a fitted head.")
 @click.option("--methods", default="", help="Names, separated by commas; default: all that are registered.")
 @click.option("--peers/--no-peers", "with_peers", default=True, show_default=True)
+@click.option(
+    "--peer-samples",
+    type=click.IntRange(min=MINIMUM_PEER_SAMPLES),
+    help="Let lime and shap take no more samples than these; the time of the rest is added at the pace of the network "
+    "alone, and their fidelity left out. For large networks.",
+)
 @click.option("--reference", is_flag=True, help="Also compare LIME and SHAP with 20,000 samples. Takes long.")
 @click.option("--seed", default=11, show_default=True, type=click.IntRange(min=0), help="Of the phantom.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -62,6 +72,7 @@ def explainers(  # noqa: PLR0917 - click passes options by name
     graph: str,
     methods: str,
     with_peers: bool,
+    peer_samples: int | None,
     reference: bool,
     seed: int,
     as_json: bool,
@@ -75,9 +86,14 @@ def explainers(  # noqa: PLR0917 - click passes options by name
     classifier = load_package(settings.models_directory / chosen, choose_device(settings.worker.device))
     if graph:
         classifier = graph_with_head(classifier, graph)
+    wanted = _names(methods)
     image, other = _films(classifier, seed)
-    bench = Bench(classifier, image, other)
-    found = {method: bench.compare(method, with_peers=with_peers) for method in _names(methods)}
+    bench = Bench(classifier, image, other, peer_samples)
+    found: dict[str, Figures] = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        for method in progress.track(wanted, description="methods"):
+            found[method] = bench.compare(method, with_peers=with_peers)
+            progress.console.print(_row(method, found[method]), highlight=False, markup=False, soft_wrap=True)
     both = [
         method for method, figure in found.items() if figure.seconds is not None and figure.peer_seconds is not None
     ]
@@ -161,14 +177,19 @@ def _version(name: str) -> str | None:
 
 def _table(found: Mapping[str, Figures], figures: Mapping[str, object]) -> str:
     lines = [f"{'method':22} {'s':>9} {'peer s':>9} {'ratio':>7} {'CPU':>7}  deletion / insertion (peer)"]
-    for name, f in found.items():
-        lines.append(
-            f"{name:22} {_cell(f.seconds)} {_cell(f.peer_seconds)} {_cell(f.ratio, 7)} {_cell(f.cpu_ratio, 7)}  "
-            f"{_cell(f.deletion_auc, 5)} / {_cell(f.insertion_auc, 5)} "
-            f"({_cell(f.peer_deletion_auc, 5)} / {_cell(f.peer_insertion_auc, 5)}) {f.failed or f.peer_failed or ''}"
-        )
+    lines += [_row(name, f) for name, f in found.items()]
     rest = {key: value for key, value in figures.items() if key != "methods"}
     return "\n".join([*lines, *(f"{key}: {json.dumps(value)}" for key, value in rest.items())])
+
+
+def _row(name: str, f: Figures) -> str:
+    limited = f.peer_samples is not None and f.peer_samples != f.peer_samples_run
+    return (
+        f"{name:22} {_cell(f.seconds)} {_cell(f.peer_seconds)} {_cell(f.ratio, 7)} {_cell(f.cpu_ratio, 7)}  "
+        f"{_cell(f.deletion_auc, 5)} / {_cell(f.insertion_auc, 5)} "
+        f"({_cell(f.peer_deletion_auc, 5)} / {_cell(f.peer_insertion_auc, 5)}) {f.failed or f.peer_failed or ''}"
+        + (f"  peer: {f.peer_samples_run} of {f.peer_samples} samples run, the rest extrapolated" if limited else "")
+    )
 
 
 def _cell(value: float | None, width: int = 9) -> str:

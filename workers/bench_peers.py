@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ SMOOTH_NOISE = 0.1
 """Share of the input's range, as Pellucid's."""
 OCCLUSION = (32, 16)
 """Window and stride; captum has no default, so they are Pellucid's."""
+KERNEL_SAMPLES = 2048
+"""Beside two for each region, the default of `shap.KernelExplainer`."""
+OWEN_EVALUATIONS = 500
+"""The default of `shap.PartitionExplainer`."""
 REGIONS = 56
 """Superpixels of KernelSHAP: Pellucid's, so that both play one game; `shap` brings none."""
 
@@ -49,6 +54,8 @@ class Task:
     hidden: torch.Tensor
     """What Pellucid shows where it hides; the peers' baseline, of the batch's shape."""
     label: int
+    limit: int | None = None
+    """Samples that `lime`, KernelSHAP and Owen values may take at most; None: the libraries' defaults."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,20 +66,47 @@ class PeerMap:
     """Signed, (rows, columns) of any grid over the input."""
     samples: int
     """Inputs that went forward through the network."""
+    left: int = 0
+    """Inputs that the library's default would have taken beyond them, had it not been limited."""
+    left_seconds: float = 0.0
+    """What the network alone would have taken for those at the pace of this run."""
+    left_cpu_seconds: float = 0.0
 
 
 class Counted:
-    """A network that counts its inputs."""
+    """A network that counts its inputs and its time."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self.inputs = 0
+        self._seconds = self._cpu_seconds = 0.0
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Return logits without gradient, `BATCH` inputs at a time."""
         self.inputs += len(batch)
+        wall, cpu = time.perf_counter(), time.process_time()
         with torch.no_grad():
-            return torch.cat([self._network(part) for part in torch.split(batch, BATCH)])
+            logits = torch.cat([self._network(part) for part in torch.split(batch, BATCH)])
+            if logits.is_cuda:
+                torch.cuda.synchronize()
+        self._seconds += time.perf_counter() - wall
+        self._cpu_seconds += time.process_time() - cpu
+        return logits
+
+    def found(self, values: torch.Tensor, left: int) -> PeerMap:
+        """Return a map, and the network's time alone for the inputs left: never more than the library would take."""
+        share = left / max(self.inputs, 1)
+        return PeerMap(
+            map=values,
+            samples=self.inputs,
+            left=left,
+            left_seconds=share * self._seconds,
+            left_cpu_seconds=share * self._cpu_seconds,
+        )
+
+
+def _fewer(default: int, limit: int | None) -> int:
+    return default if limit is None else min(default, limit)
 
 
 @contextlib.contextmanager
@@ -195,7 +229,7 @@ def lime(task: Task, regions: NDArray[np.intp] | None = None, samples: int = 100
         classify,
         labels=(task.label,),
         top_labels=None,
-        num_samples=samples,
+        num_samples=_fewer(samples, task.limit),
         hide_color=None if regions is None else float(film.mean()),
         segmentation_fn=None if regions is None else lambda _: regions,
         random_seed=0,
@@ -203,7 +237,7 @@ def lime(task: Task, regions: NDArray[np.intp] | None = None, samples: int = 100
     values = np.zeros(int(found.segments.max()) + 1, dtype=np.float32)
     for region, value in found.local_exp[task.label]:
         values[region] = value
-    return PeerMap(map=torch.from_numpy(values[found.segments]), samples=counted.inputs)
+    return counted.found(torch.from_numpy(values[found.segments]), samples - _fewer(samples, task.limit))
 
 
 def kernel_shap(task: Task) -> PeerMap:
@@ -223,8 +257,10 @@ def kernel_shap(task: Task) -> PeerMap:
         return torch.cat(answers).double().cpu().numpy()
 
     explainer = shap.KernelExplainer(game, np.zeros((1, count)))
-    values = explainer.shap_values(np.ones((1, count)), silent=True)[0]
-    return PeerMap(map=torch.from_numpy(values.astype(np.float32)[regions]), samples=counted.inputs)
+    default = 2 * count + KERNEL_SAMPLES
+    samples = _fewer(default, task.limit)
+    values = explainer.shap_values(np.ones((1, count)), nsamples=samples, silent=True)[0]
+    return counted.found(torch.from_numpy(values.astype(np.float32)[regions]), default - samples)
 
 
 def owen(task: Task) -> PeerMap:
@@ -239,9 +275,10 @@ def owen(task: Task) -> PeerMap:
 
     image, hidden = (np.moveaxis(batch.cpu().double().numpy(), 1, -1)[0] for batch in (task.batch, task.hidden))
     explainer = shap.PartitionExplainer(game, shap.maskers.Image(hidden, image.shape))
-    found = explainer(image[None])
+    evaluations = _fewer(OWEN_EVALUATIONS, task.limit)
+    found = explainer(image[None], max_evals=evaluations)
     values = torch.from_numpy(np.asarray(found.values, dtype=np.float32).reshape(image.shape)).sum(dim=-1)
-    return PeerMap(map=values, samples=counted.inputs)
+    return counted.found(values, OWEN_EVALUATIONS - evaluations)
 
 
 PEERS: Mapping[str, tuple[str, Callable[[Task], PeerMap]]] = {

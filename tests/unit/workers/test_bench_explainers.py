@@ -55,11 +55,37 @@ def test_inputs_of_a_peer_are_counted_in_every_batch() -> None:
     assert counted.inputs == 27
 
 
+def test_what_a_limited_peer_did_not_run_is_charged_at_the_pace_of_the_network_alone() -> None:
+    counted = Counted(torch.nn.Flatten())
+    counted(torch.zeros(20, 1, 64, 64))
+    some, more = (counted.found(torch.zeros(2, 2), left) for left in (20, 60))
+    assert (some.samples, some.left, more.left) == (20, 20, 60)
+    assert 0 < some.left_seconds < 10
+    assert more.left_seconds == pytest.approx(3 * some.left_seconds)
+    assert counted.found(torch.zeros(2, 2), 0).left_seconds == 0
+
+
+@pytest.mark.timeout(300)
+def test_of_a_limited_peer_it_is_said_what_ran_and_nothing_of_its_fidelity() -> None:
+    pytest.importorskip("shap", reason="shap is absent (extra 'peers')")
+    options = ["--json", "--methods", "owen", "--peer-samples", "120"]
+    ran = CliRunner().invoke(cli, ["bench", "explainers", *options])
+    assert ran.exit_code == 0, ran.output
+    figures = json.loads(ran.stdout)
+    found = figures["methods"]["owen"]
+    assert found["peer_samples_run"] < 180
+    assert 400 < found["peer_samples"] < 600
+    assert found["peer_deletion_auc"] is found["peer_insertion_auc"] is None
+    assert found["deletion_auc"] is not None
+    assert figures["total"]["peers_extrapolated"] == ["owen"]
+    assert "the rest extrapolated" in ran.stderr
+
+
 def test_a_method_and_its_peer_stand_side_by_side() -> None:
     pytest.importorskip("captum", reason="captum is absent (extra 'peers')")
     ran = CliRunner().invoke(cli, ["bench", "explainers", "--json", "--methods", "grad-cam"])
     assert ran.exit_code == 0, ran.output
-    figures = json.loads(ran.output)
+    figures = json.loads(ran.stdout)
     found = figures["methods"]["grad-cam"]
     assert found["peer"] == "captum.LayerGradCam"
     assert found["ratio"] == pytest.approx(found["peer_seconds"] / found["seconds"], rel=0.05)
@@ -76,7 +102,7 @@ def test_another_graph_answers_by_what_it_sees_and_its_maps_are_judged() -> None
         cli, ["bench", "explainers", "--json", "--methods", "grad-cam,occlusion", "--graph", "resnet18", "--no-peers"]
     )
     assert ran.exit_code == 0, ran.output
-    figures = json.loads(ran.output)
+    figures = json.loads(ran.stdout)
     assert figures["model"] == "resnet18"
     for found in figures["methods"].values():
         assert found["seconds"] > 0
