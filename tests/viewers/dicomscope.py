@@ -26,6 +26,8 @@ SIDE = 1400
 _SELECTED = (184, 207, 229)
 """Java's colour of a selected row."""
 _TREE_TOP = 80
+_STACK_BAR = 50
+"""Rows that buttons lie lower when the state is about several images."""
 _LEVELS = 4
 """Of DICOMscope's tree: all studies, study, series, instance."""
 _SETTINGS = r"""[[GENERAL]]
@@ -55,6 +57,7 @@ class Dicomscope:
         for file, copy in zip(files, copies, strict=True):
             shutil.copy(file, copy)
         subprocess.run([require_tool("dcmqridx"), str(database), *map(str, copies)], check=True)
+        self._files = len(copies)
         (folder / "DICOMscope.cfg").write_text(_SETTINGS.format(folder=folder, side=SIDE))
         reading, writing = os.pipe()
         screen = ["-screen", "0", f"{SIDE}x{SIDE}x24", "-nolisten", "tcp", "-displayfd", str(writing)]
@@ -85,7 +88,7 @@ class Dicomscope:
     def open_last(self) -> None:
         """Open the last instance of the last series of the only study: walk down its tree, then double-click."""
         self._click(120, 70)
-        for _ in range(2 * _LEVELS):
+        for _ in range(2 * _LEVELS + self._files):
             self._do("key", "Right")
             self._do("key", "Down")
         self._settle()
@@ -98,7 +101,12 @@ class Dicomscope:
 
     def show_pixel_for_pixel(self) -> None:
         """Press the button 1:1. Its place is fixed by the screen's size and Java's own fonts."""
-        self._click(1249, 348)
+        self._click(1249, 348 + (_STACK_BAR if self._files > 2 else 0))
+        self._settle()
+
+    def next_image(self) -> None:
+        """Go on in the stack of a presentation state about several images."""
+        self._click(192, 82)
         self._settle()
 
     def stop(self) -> None:

@@ -26,13 +26,22 @@ REACH = 1
 """Pixels around a line that belong to it."""
 
 
-def contours(study: Study) -> list[np.ndarray]:
-    """Return the lines of the presentation state, (n, 2) from the corner of the first pixel."""
+def contours(study: Study, index: int = 0) -> list[np.ndarray]:
+    """Return the lines that the presentation state has for a source, (n, 2) from the corner of the first pixel."""
+    uid = study.source(index).SOPInstanceUID
     return [
         np.array(graphic.GraphicData).reshape(-1, 2)
         for annotation in study.object("presentation-state").GraphicAnnotationSequence
+        if annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID == uid
         for graphic in annotation.get("GraphicObjectSequence", [])
     ]
+
+
+def named(study: Study) -> list[int]:
+    """Return which of the sources the presentation state is about."""
+    (series,) = study.object("presentation-state").ReferencedSeriesSequence
+    uids = {item.ReferencedSOPInstanceUID for item in series.ReferencedImageSequence}
+    return [index for index in range(len(study.sources)) if study.source(index).SOPInstanceUID in uids]
 
 
 def near(lines: list[np.ndarray], shape: tuple[int, int], reach: int) -> np.ndarray:
@@ -51,7 +60,8 @@ def dicomscope(tmp_path: Path) -> Iterator[Callable[[Study], Dicomscope]]:
     started: list[Dicomscope] = []
 
     def start(study: Study) -> Dicomscope:
-        started.append(Dicomscope(tmp_path, [study.sources[0], study.objects["presentation-state"]]))
+        sources = [study.sources[index] for index in named(study)]
+        started.append(Dicomscope(tmp_path, [*sources, study.objects["presentation-state"]]))
         started[0].open_last()
         return started[0]
 
@@ -84,6 +94,28 @@ def test_dicomscope_shows_the_film_itself_and_our_lines_on_it(
         assert drawn.sum() > 0.8 * near(lines, film.shape, 0).sum()
     else:
         assert name == "phantom-004"
+
+
+def test_dicomscope_shows_a_slice_itself_and_our_lines_on_it(
+    dicomscope: Callable[[Study], Dicomscope], head: Study, screenshots: Path
+) -> None:
+    viewer = dicomscope(head)
+    # Lines begin some slices into those that mattered.
+    for _ in range(len(named(head)) // 2):
+        viewer.next_image()
+    viewer.show_pixel_for_pixel()
+    viewer.photograph(screenshots / f"dicomscope-one-to-one-{head.modality}.png")
+    screen = viewer.look().mean(axis=2)
+    places = {index: find(shown_grey(head.source(index)), screen) for index in named(head)}
+    index = max(places, key=lambda each: places[each][0])
+    _, row, column = places[index]
+    film = shown_grey(head.source(index))
+    seen = screen[row : row + film.shape[0], column : column + film.shape[1]]
+    lines = contours(head, index)
+    # In a stack DICOMscope draws lines up to two pixels beside their coordinates.
+    graphics = near(lines, film.shape, 2 * REACH)
+    assert np.abs(seen - film)[~graphics].max() <= 1.0
+    assert ((np.abs(seen - film) > 40) & graphics).sum() > 0.8 * near(lines, film.shape, 0).sum() > 0
 
 
 def test_dicomscope_shows_the_caption_below_the_film(
@@ -120,15 +152,10 @@ def test_dcmtk_renders_the_film_as_it_was_sent(radiographs: dict[str, Study], tm
 
 
 def test_dcmtk_renders_each_slice_that_the_state_of_a_series_names(head: Study, tmp_path: Path) -> None:
-    state = head.object("presentation-state")
-    named = {item.ReferencedSOPInstanceUID for item in state.ReferencedSeriesSequence[0].ReferencedImageSequence}
-    assert len(named) > 1
-    for index, path in enumerate(head.sources):
-        source = head.source(index)
-        if source.SOPInstanceUID not in named:
-            continue
-        bitmap = tmp_path / "slice.pgm"
-        command = [require_tool("dcmp2pgm"), "-p", str(head.objects["presentation-state"]), str(path), str(bitmap)]
+    assert len(named(head)) > 1
+    bitmap, state = tmp_path / "slice.pgm", head.objects["presentation-state"]
+    for index in named(head):
+        command = [require_tool("dcmp2pgm"), "-p", str(state), str(head.sources[index]), str(bitmap)]
         subprocess.run(command, check=True)
         rendered = np.asarray(Image.open(bitmap), dtype=np.float64)
-        assert np.abs(rendered - shown_grey(source)).max() <= 1.0
+        assert np.abs(rendered - shown_grey(head.source(index))).max() <= 1.0
