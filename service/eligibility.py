@@ -20,6 +20,13 @@ _ANIMAL_WORDS = frozenset(
 _CODE = re.compile(r"[A-Z0-9 _./+-]{1,32}")
 """More than a code string may hold (PS3.5 section 6.2), since devices write more; no controls, and no name's carets."""
 _HUMAN = frozenset({"", "HOMO SAPIENS", "HUMAN"})
+_MADE_BY = {
+    "WSD": "on a workstation",
+    "SYN": "by a program",
+    "DRW": "by drawing",
+    "SD": "by scanning a document",
+}
+"""Conversion types (PS3.3 section C.8.6.1) of what is no film: another program's results come so, in its study."""
 _SIDES = frozenset("AP")
 
 
@@ -35,6 +42,7 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
         _modality(header, modalities),
         _modality(header, rules.modalities),
         _pixels(header),
+        _conversion(header),
         _species(header),
         _body_part(header, rules.body_parts),
         _view(header, rules.views),
@@ -57,6 +65,11 @@ def _pixels(header: ImageHeader) -> str | None:
     if header.frames > 1:
         return f"{header.frames} frames in one instance: this pipeline reads single images"
     return None
+
+
+def _conversion(header: ImageHeader) -> str | None:
+    made = _MADE_BY.get(header.conversion_type)
+    return f"a picture made {made} (conversion type {header.conversion_type}), no film" if made else None
 
 
 def _species(header: ImageHeader) -> str | None:

@@ -20,6 +20,8 @@ class ImageHeader:
 
     sop_instance_uid: str
     sop_class_uid: str = ""
+    conversion_type: str = ""
+    """How a Secondary Capture came about (0008,0064); images from a modality say nothing."""
     modality: str = ""
     body_part: str = ""
     view_position: str = ""

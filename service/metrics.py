@@ -23,6 +23,7 @@ _REASONS = {
     "modality": "modality",
     "has no pixels": "no-pixels",
     "frames in one instance": "multi-frame",
+    "conversion type": "made-picture",
     "animal": "species",
     "body part": "body-part",
     "view": "view",

@@ -68,7 +68,7 @@ def fill(engine: Engine, jobs: int) -> None:
             connection.execute(insert(schema.deliveries), [_delivered(uid, now) for uid in uids])
 
 
-def make_instance(uid: str, key: str, sha256: str) -> Instance:
+def make_instance(uid: str, key: str, sha256: str, size: int = OBJECT_BYTES) -> Instance:
     """Describe one received instance."""
     return Instance(
         sop_instance_uid=uid,
@@ -78,7 +78,7 @@ def make_instance(uid: str, key: str, sha256: str) -> Instance:
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         modality="DX",
         sha256=sha256,
-        size=OBJECT_BYTES,
+        size=size,
         key=key,
         calling_ae="BENCH",
         called_ae="PELLUCID",

@@ -1,7 +1,8 @@
-"""`pellucid bench scale`: are ledger, queue and spool the limit when there are many workers and many jobs?
+"""`pellucid bench scale`: how much do more workers do, and are ledger, queue and spool the limit when there are many?
 
-The workers are real Celery workers over Redis and PostgreSQL, with the ledger's claims, leases and fencing, the
-spool and the outbox. Only the model is not real: it sleeps, so that many workers fit on a small machine.
+A few workers are the real thing: `pellucid worker` with the default pipeline on phantom films, one thread each. The
+many are real Celery workers over Redis and PostgreSQL, with the ledger's claims, leases and fencing, the spool and
+the outbox; their model sleeps, so that they fit on a small machine.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from service.intake import new_job
 from service.ledger.arrivals import Arrival, Arrivals
 from service.ledger.database import open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.work import Work
 from service.observe import configure_logging
 from service.outbox import open_outbox
+from service.pipelines import load_pipelines
 from service.queue import PROCESS, QUEUES, enqueue, make_app
 from service.settings import load_settings
 from service.spool import open_spool
@@ -39,23 +44,29 @@ from workers.bench_books import (
     settle,
     unfinished,
 )
-from workers.sandbox import wait_until
+from workers.phantom.files import write_samples
+from workers.sandbox import end, wait_until
 from workers.servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from service.ledger.creation import NewJob
+    from service.records import Instance
     from service.settings import Settings
 
 JOBS_PER_WORKER = 8
 _COST_JOBS = 100
+_FILMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement. `workers` 0 stands for the cost of one job's way through the books, without a model."""
+    """One measurement. `workers` 0 stands for the cost of one job's way through the books."""
 
     workers: int
+    model: str
+    """What a job computes: the name of a model package, `sleeps`, or `none`."""
     sleep_s: float
     jobs: int
     jobs_per_s: float
@@ -69,16 +80,17 @@ class Row:
 
 @click.command()
 @click.option("--workers", "counts", default="1,2,4,8,16,32", show_default=True, help="Numbers of workers.")
+@click.option("--real", default="1,2", show_default=True, help="Numbers of workers with the default pipeline's model.")
 @click.option("--sleep", default=1.0, show_default=True, help="What the model takes, in seconds.")
 @click.option("--ledger", default="100,1000,10000,100000", show_default=True, help="Jobs in the ledger before.")
 @click.option("--database-url", default="", help="PostgreSQL to use; default: a cluster of its own.")
 @click.option("--broker-url", default="", help="Redis to use; default: one of its own.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def scale(  # noqa: PLR0917 -- click passes them by name
-    counts: str, sleep: float, ledger: str, database_url: str, broker_url: str, as_json: bool
+    counts: str, real: str, sleep: float, ledger: str, database_url: str, broker_url: str, as_json: bool
 ) -> None:
     """Throughput with many workers, and the cost of a job with many jobs in the ledger."""
-    many, filled = _numbers(counts), _numbers(ledger)
+    few, many, filled = _numbers(real), _numbers(counts), _numbers(ledger)
     configure_logging("bench")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-scale-")))
@@ -87,7 +99,8 @@ def scale(  # noqa: PLR0917 -- click passes them by name
         bench = Bench(folder / "state", database=database, broker=broker)
         # Before the others, which leave jobs of their own behind.
         costs = [bench.cost(jobs) for jobs in sorted(filled)]
-        rows = bench.many_workers(many, sleep)
+        rows = bench.real_workers(few)
+        rows += bench.many_workers(many, sleep)
         rows += bench.many_workers([max(many)], 0.0)
         rows += costs
         bench.close()
@@ -114,10 +127,30 @@ class Bench:
         self._spool, self._outbox = open_spool(settings), open_outbox(settings)
         self._spool.prepare()
         self._number = 0
+        self._log = folder / "workers.log"
 
     def close(self) -> None:
         """Let the database go."""
         self._engine.dispose()
+
+    def real_workers(self, counts: Sequence[int]) -> list[Row]:
+        """Measure throughput with each number of `pellucid worker` processes, one thread each, on phantom films."""
+        with tempfile.TemporaryDirectory(prefix="pellucid-films-") as folder:
+            films = [path.read_bytes() for path in write_samples(Path(folder), count=_FILMS, seed=11)]
+        entry = load_pipelines(self._settings())[0]
+
+        def make(instance: Instance) -> NewJob:
+            return new_job(entry, [instance])
+
+        rows: list[Row] = []
+        for count in counts:
+            before, jobs = count_jobs(self._engine), count * JOBS_PER_WORKER
+            with self._workers(count):
+                # Each worker does some first: only then all of them have loaded their model.
+                self._run([self._create(films, make) for _ in range(count * 2)], timeout_s=300)
+                seconds = self._run([self._create(films, make) for _ in range(jobs)], timeout_s=600)
+            rows.append(_row(rows, count, entry.pipeline.model, sleep_s=0.0, jobs=jobs, seconds=seconds, before=before))
+        return rows
 
     def many_workers(self, counts: Sequence[int], sleep_s: float) -> list[Row]:
         """Measure throughput with each number of workers; the first one is the yardstick."""
@@ -126,18 +159,8 @@ class Bench:
             jobs = count * (JOBS_PER_WORKER if sleep_s else 40)
             before = count_jobs(self._engine)
             seconds = self._throughput(count, jobs, sleep_s)
-            alone = rows[0].jobs_per_s / rows[0].workers if rows else jobs / seconds / count
-            rows.append(
-                Row(
-                    workers=count,
-                    sleep_s=sleep_s,
-                    jobs=jobs,
-                    jobs_per_s=round(jobs / seconds, 2),
-                    efficiency=round(jobs / seconds / count / alone, 3),
-                    ledger_jobs=before,
-                    cost_per_job_ms=round((seconds * count / jobs - sleep_s) * 1000, 2),
-                )
-            )
+            model = "sleeps" if sleep_s else "none"
+            rows.append(_row(rows, count, model, sleep_s=sleep_s, jobs=jobs, seconds=seconds, before=before))
         return rows
 
     def cost(self, ledger_jobs: int) -> Row:
@@ -161,6 +184,7 @@ class Bench:
             connection.default_channel.queue_purge("routine")
         return Row(
             workers=0,
+            model="none",
             sleep_s=0.0,
             jobs=_COST_JOBS,
             jobs_per_s=round(_COST_JOBS / seconds, 2),
@@ -188,6 +212,21 @@ class Bench:
             for child in children:
                 child.join(timeout=30)
 
+    @contextmanager
+    def _workers(self, count: int) -> Iterator[None]:
+        """Run so many workers, each a process as an operator starts it."""
+        environment = {**os.environ, **self._variables, "PELLUCID__WORKER__THREADS": "1"}
+        command = [sys.executable, "-c", "from service.cli import main; main()", "worker"]
+        with self._log.open("ab") as log:
+            processes = [
+                subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) for _ in range(count)
+            ]
+        try:
+            yield
+        finally:
+            for process in processes:
+                end(process)
+
     def _run(self, names: list[str], *, timeout_s: float) -> float:
         begun = time.perf_counter()
         for name in names:
@@ -198,17 +237,18 @@ class Bench:
     def _settings(self) -> Settings:
         return load_settings(None, self._variables)
 
-    def _create(self) -> str:
+    def _create(self, contents: Sequence[bytes] = (), make: Callable[[Instance], NewJob] | None = None) -> str:
         """Let one instance arrive and make a job of it, as listener and intake do."""
         self._number += 1
         uid = f"2.25.{os.getpid()}{self._number:08d}"
         incoming = self._spool.receive()
-        incoming.write(b"x" * OBJECT_BYTES)
+        content = contents[self._number % len(contents)] if contents else b"x" * OBJECT_BYTES
+        incoming.write(content)
         key = self._spool.keep(incoming, study_instance_uid=STUDY, sop_instance_uid=uid)
-        instance = make_instance(uid, key, incoming.sha256)
+        instance = make_instance(uid, key, incoming.sha256, len(content))
         arrival = Arrival(instance=instance, association="bench", association_expires_at=time.time() + 60)
         self._arrivals.record_all([arrival])
-        job = make_job(uid)
+        job = make(instance) if make else make_job(uid)
         self._work.assign([job], [instance])
         return job.id
 
@@ -233,6 +273,23 @@ class SleepingRunner:
         time.sleep(self._sleep_s)
         key = self._outbox.keep(job_id, content + job_id.encode())
         self._work.finish(claim, [make_object(claim.inputs[0].sop_instance_uid, job_id, key)], [DESTINATION])
+
+
+def _row(
+    rows: Sequence[Row], workers: int, model: str, *, sleep_s: float, jobs: int, seconds: float, before: int
+) -> Row:
+    """Describe one throughput; the first of `rows` is the yardstick."""
+    alone = rows[0].jobs_per_s / rows[0].workers if rows else jobs / seconds / workers
+    return Row(
+        workers=workers,
+        model=model,
+        sleep_s=sleep_s,
+        jobs=jobs,
+        jobs_per_s=round(jobs / seconds, 2),
+        efficiency=round(jobs / seconds / workers / alone, 3),
+        ledger_jobs=before,
+        cost_per_job_ms=round((seconds * workers / jobs - sleep_s) * 1000, 2),
+    )
 
 
 def serve(variables: dict[str, str], sleep_s: float) -> None:

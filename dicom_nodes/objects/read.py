@@ -81,6 +81,7 @@ def image_header(dataset: Dataset) -> ImageHeader:
     return ImageHeader(
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         sop_class_uid=text(dataset, "SOPClassUID"),
+        conversion_type=code_string(dataset, "ConversionType"),
         modality=code_string(dataset, "Modality"),
         body_part=code_string(dataset, "BodyPartExamined"),
         view_position=code_string(dataset, "ViewPosition"),

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import fromstring
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.audit.trail import open_log
 from service.audit.verify import verify as check
 from service.cli import settings_of
+from service.errors import SettingsError
+from service.ledger.database import open_database
+from service.ledger.report import Reports
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from service.audit.chain import Record
+    from service.settings import Settings
 
 
 _SHORTEST_ID = 8
@@ -32,7 +39,8 @@ def audit() -> None:
 @click.pass_context
 def verify(ctx: click.Context, known_hash: str, as_json: bool) -> None:
     """Check that no record was altered, removed or reordered. Exit code 1: one was."""
-    found = check(open_log(settings_of(ctx)), known_hash=known_hash)
+    settings = settings_of(ctx)
+    found = check(open_log(settings), known_hash=known_hash, first_arrival=_first_arrival(settings))
     if as_json:
         click.echo(json.dumps({"intact": found.intact, **asdict(found)}, indent=2))
     else:
@@ -40,6 +48,15 @@ def verify(ctx: click.Context, known_hash: str, as_json: bool) -> None:
             click.echo(line)
         click.echo(f"{found.records} records, {'intact' if found.intact else 'NOT intact'}; last {found.last_hash}")
     ctx.exit(0 if found.intact else 1)
+
+
+def _first_arrival(settings: Settings) -> datetime | None:
+    """Ask the ledger; the log itself is checked without it, too."""
+    try:
+        return Reports(open_database(settings.database_url)).first_arrival()
+    except (SettingsError, SQLAlchemyError) as error:
+        click.echo(f"not compared with the ledger, which does not answer ({type(error).__name__})", err=True)
+        return None
 
 
 @audit.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.audit.chain import GENESIS, AuditLog, Record, parse, read_place
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from service.audit.chain import Place
 
+_CLOCKS_DIFFER_BY = timedelta(minutes=1)
 PURGED = "purged"
 """Kind of the record that says where the chain begins after old segments were removed by retention."""
 
@@ -38,12 +40,13 @@ def anchor(number: int, digest: str) -> str:
     return json.dumps({"number": number, "hash": digest})
 
 
-def verify(log: AuditLog, *, known_hash: str = "") -> Verification:
+def verify(log: AuditLog, *, known_hash: str = "", first_arrival: datetime | None = None) -> Verification:
     """Check the whole log.
 
     Args:
         log: the log.
         known_hash: hash of a record that was seen elsewhere, for example in a syslog message: it must be there.
+        first_arrival: of an instance, as the ledger knows it: a log that begins later was emptied.
     """
     check = _Check()
     # Read first: records that are appended meanwhile are behind it.
@@ -53,6 +56,7 @@ def verify(log: AuditLog, *, known_hash: str = "") -> Verification:
         for number, line in enumerate(_lines(path), start=1):
             check.take(f"{path.name} line {number}", line)
     check.compare(read_place(log.folder / "forwarded"))
+    check.begins_before(first_arrival)
     return check.result(head=(head.number, head.hash) if head else None, known_hash=known_hash)
 
 
@@ -105,6 +109,17 @@ class _Check:
         first = self._first.number if self._first else 1
         if forwarded and forwarded.number >= first and self._hashes.get(forwarded.number) != forwarded.hash:
             self._problems.append(f"record {forwarded.number}, which syslog has, is missing or altered")
+
+    def begins_before(self, arrival: datetime | None) -> None:
+        """Compare with the ledger: every process notes its start before it does anything."""
+        if arrival is None or (self._first and self._first.number > 1):
+            return  # where old records were purged, an anchor says so
+        begins = datetime.fromisoformat(self._first.at) if self._first else None
+        if begins is None or begins > arrival + _CLOCKS_DIFFER_BY:
+            when = f"begins at {begins:%Y-%m-%d %H:%M:%S}" if begins else "is empty"
+            self._problems.append(
+                f"records are missing: the log {when}, and the ledger knows an instance of {arrival:%Y-%m-%d %H:%M:%S}"
+            )
 
     def result(self, *, head: tuple[int, str] | None, known_hash: str) -> Verification:
         if self._first and (self._first.number - 1, self._first.previous) not in self._anchors:

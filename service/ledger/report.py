@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 
 from service.ledger.rows import job_from, object_from
-from service.ledger.schema import deliveries, job_inputs, jobs, objects, processes, set_aside
+from service.ledger.schema import deliveries, instances, job_inputs, jobs, objects, processes, set_aside
 from service.ledger.transactions import Ledger, moment, put
 from service.records import DeliveryState, Job, JobState, OutboxObject
 
@@ -128,6 +128,12 @@ class Reports(Ledger):
         """Ask next to nothing: it raises when the ledger is away."""
         with self.reading() as connection:
             connection.execute(select(jobs.c.id).limit(1))
+
+    def first_arrival(self) -> datetime | None:
+        """When the first instance that the ledger knows came; purged ones keep their rows."""
+        with self.reading() as connection:
+            received_at = connection.execute(select(func.min(instances.c.received_at))).scalar()
+            return None if received_at is None else moment(received_at)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

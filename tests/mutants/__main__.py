@@ -101,9 +101,11 @@ def run(count: int, *, seed: int, compressed: float, folder: Path) -> Report:
             answer = child.ask(number)
         except EOFError:
             report.crashes.append(f"{number}: {_last_line(folder / 'log')}")
+            sys.stderr.write(f"{report.crashes[-1]}\n")
             continue
         if answer is None:
             report.hangs.append(number)
+            sys.stderr.write(f"{number}: no answer within {HANG_S:.0f} s\n")
             continue
         _count(report, answer, time.monotonic() - started)
         if report.mutants % 500 == 0:

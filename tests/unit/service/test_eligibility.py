@@ -32,6 +32,11 @@ def test_a_film_that_says_little_is_read() -> None:
     assert reason(body_part="", view_position="", patient_orientation=()) is None
 
 
+@pytest.mark.parametrize("conversion_type", ["", "DF", "DI", "DV", "SI"])
+def test_a_digitised_film_is_read(conversion_type: str) -> None:
+    assert reason(conversion_type=conversion_type) is None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -46,6 +51,8 @@ def test_a_film_that_says_little_is_read() -> None:
         ({"descriptions": ("CANINE LATERAL THORAX 0-15cm",)}, "animal"),
         ({"species": "Canis lupus familiaris"}, "animal"),
         ({"rows": 20}, "at least 64"),
+        ({"conversion_type": "WSD"}, "made on a workstation"),
+        ({"conversion_type": "SD"}, "scanning a document"),
     ],
 )
 def test_what_the_model_does_not_read_is_refused_in_words(changes: dict[str, object], words: str) -> None:

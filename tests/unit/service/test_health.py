@@ -160,6 +160,7 @@ def test_every_process_has_metrics_of_its_own_that_do_not_clash() -> None:
         (NotEligibleError("a lateral view, by its description: this model reads PA"), "view"),
         (NotEligibleError("body part HAND: this model reads CHEST"), "body-part"),
         (NotEligibleError("the image is of an animal, by its species or description"), "species"),
+        (NotEligibleError("a picture made on a workstation (conversion type WSD), no film"), "made-picture"),
         (NotEligibleError("10 x 10 pixels: this model needs at least 224 x 224"), "size"),
         (UndecodableError("whatever"), "undecodable"),
         (NotEligibleError("whatever"), "other"),

@@ -278,13 +278,13 @@ def test_the_header_says_what_eligibility_asks(source: Make, saved: Save) -> Non
     dataset = source(
         RAMP, ViewPosition="PA", ImageLaterality="U", PatientAge="018M", PatientSpeciesDescription="Canine"
     )
-    dataset.SeriesDescription = "Thorax"
+    dataset.SeriesDescription, dataset.ConversionType = "Thorax", "WSD"
     _, header = read_header(saved(dataset))
     assert (header.modality, header.body_part, header.view_position) == ("CR", "CHEST", "PA")
     assert (header.rows, header.columns, header.frames, header.laterality) == (2, 4, 1, "U")
     assert (header.age_years, header.species) == (1.5, "Canine")
     assert header.patient_orientation == ("L", "F")
-    assert header.descriptions == ("Thorax",)
+    assert (header.descriptions, header.conversion_type) == (("Thorax",), "WSD")
 
 
 def test_a_human_has_no_species_and_an_age_from_the_dates(source: Make, saved: Save) -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -219,6 +220,17 @@ def test_a_log_that_was_emptied_shows_by_what_was_forwarded(log: AuditLog) -> No
     only_segment(log).unlink()
     (log.folder / "head").unlink()
     assert not verify(log).intact
+
+
+def test_a_log_that_is_younger_than_the_ledger_shows(log: AuditLog) -> None:
+    began = datetime.fromtimestamp(Clock.now, UTC)
+    assert verify(log, first_arrival=began + timedelta(seconds=1)).intact
+    (problem,) = verify(log, first_arrival=began - timedelta(days=1)).problems
+    assert "records are missing: the log begins at 2026" in problem
+    only_segment(log).unlink()
+    (log.folder / "head").unlink()
+    assert verify(log).intact
+    assert "the log is empty" in verify(log, first_arrival=began).problems[0]
 
 
 @pytest.mark.parametrize("bit", range(0, 4000, 61))
