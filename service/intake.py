@@ -106,21 +106,23 @@ class Intake:
 
 
 def study_jobs(instances: Sequence[Instance], pipelines: Iterable[RunnablePipeline]) -> list[NewJob]:
-    """Decide the jobs of a complete study.
+    """Decide the jobs of a complete study, of those of its instances that are still here.
 
-    A study of which no pipeline reads a single image gets one job all the same: it will be refused, with the
-    reason, so that nothing that was sent stays without an answer.
+    A study of which no pipeline reads a single image, nor has read one, gets one job all the same: it will be
+    refused, with the reason, so that nothing that was sent stays without an answer.
     """
     entries = list(pipelines)
+    kept = [instance for instance in instances if instance.key]
     jobs = []
     any_selected = False
     for entry in entries:
         selected = [instance for instance in instances if entry.pipeline.selects(instance.modality)]
         any_selected = any_selected or bool(selected)
-        if selected and entry.pipeline.input == "study":
-            jobs.append(new_job(entry, selected))
-    if not any_selected and entries and instances:
-        jobs.append(new_job(entries[0], instances))
+        here = [instance for instance in selected if instance.key]
+        if here and entry.pipeline.input == "study":
+            jobs.append(new_job(entry, here))
+    if not any_selected and entries and kept:
+        jobs.append(new_job(entries[0], kept))
     return jobs
 
 

@@ -201,13 +201,15 @@ class Arrivals(Ledger):
             insert_all_missing(connection, announced, [{**row, "announced_at": self.clock()} for row in rows])
 
     def instances_of_study(self, study_instance_uid: str, called_ae: str) -> list[Instance]:
-        """Every instance of a study that arrived for one of our AE titles and is still here, by SOP Instance UID."""
+        """Every instance of a study that arrived for one of our AE titles, by SOP Instance UID.
+
+        Those that retention deleted are among them, without a key.
+        """
         with self.reading() as connection:
             rows = connection.execute(
                 select(instances, arrivals.c.called_ae.label("via"), arrivals.c.calling_ae.label("sent_by"))
                 .join_from(arrivals, instances)
                 .where(arrivals.c.study_instance_uid == study_instance_uid, arrivals.c.called_ae == called_ae)
-                .where(instances.c.key != PURGED)
                 .order_by(instances.c.sop_instance_uid)
             )
             return [_instance(row) for row in rows]

@@ -62,7 +62,10 @@ def create(
 
 
 def earlier(connection: Connection, job: NewJob) -> str:
-    """Return the id of the newest job over the same study that a complete one supersedes; empty without one."""
+    """Return the id of the newest job over the same study that a complete one supersedes; empty without one.
+
+    One that read what the new one does not, because retention has deleted it since, keeps its place.
+    """
     row = connection.execute(
         select(jobs.c.id)
         .where(
@@ -74,7 +77,10 @@ def earlier(connection: Connection, job: NewJob) -> str:
         )
         .order_by(jobs.c.created_at.desc())
     ).first()
-    return row.id if row else ""
+    if row is None:
+        return ""
+    inputs = connection.execute(select(job_inputs.c.sop_instance_uid).where(job_inputs.c.job_id == row.id)).scalars()
+    return row.id if set(inputs) <= set(job.sop_instance_uids) else ""
 
 
 def objects_to_replace(connection: Connection, supersedes: str) -> list[OutboxObject]:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy import update
+
 from service.intake import Intake
+from service.ledger.schema import PURGED, instances
 from service.pipelines import Pipeline, RunnablePipeline, job_id
 from service.records import JobState
 
@@ -78,6 +81,32 @@ def test_a_study_that_no_pipeline_reads_gets_one_job_that_will_say_so(books: Boo
     books.clock.now += 11
     assert runner.run_once() == 1
     assert len(books.reports.jobs()[0].job.sop_instance_uids) == 28
+
+
+def test_what_comes_after_the_images_were_deleted_takes_no_result_back(books: Books) -> None:
+    runner, _ = intake(books, pipeline("study"))
+    complete(runner, books, "1")
+    (read,) = books.reports.jobs()
+    claim = books.work.claim(read.job.id, lease_s=30, maximum_attempts=3)
+    assert claim is not None
+    books.work.finish(claim, [], [])
+    with books.engine.begin() as connection:
+        connection.execute(update(instances).values(key=PURGED))
+    # A reader's presentation state, then a late image.
+    assert complete(runner, books, "2", modality="PR") == 0
+    assert complete(runner, books, "3") == 1
+    newest, oldest = books.reports.jobs()
+    assert newest.job.sop_instance_uids == ("3",)
+    assert newest.job.supersedes == ""
+    assert oldest.job.state is JobState.DONE
+
+
+def complete(runner: Intake, books: Books, sop: str, **changes: object) -> int:
+    """Let an instance arrive by itself and its study complete; return how many jobs follow."""
+    books.arrive(sop, **changes)
+    books.arrivals.close_association("a")
+    books.clock.now += 11
+    return runner.run_once()
 
 
 def test_the_called_title_chooses_the_pipeline(books: Books) -> None:
