@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from service.cli import UsageError, settings_of
@@ -115,12 +117,17 @@ def _last_check(folder: Path) -> object:
 @click.argument("name")
 @click.option("--explainer", "names", multiple=True, help="Only these methods; default: all that are registered.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option(
+    "--thorough", is_flag=True, help="Draw the weights anew for methods of many passes too: minutes for each."
+)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
-def check(ctx: click.Context, name: str, names: tuple[str, ...], device: str, as_json: bool) -> None:
+def check(  # noqa: PLR0917 -- click passes them by name
+    ctx: click.Context, name: str, names: tuple[str, ...], device: str, thorough: bool, as_json: bool
+) -> None:
     """Run a package on phantoms and keep what was seen beside its card, as check.json."""
     folder = _folder(ctx, name)
-    found = _check(folder, device, names)
+    found = _check(folder, device, names, thorough=thorough)
     try:
         _write(folder, found)
     except OSError as error:
@@ -131,11 +138,11 @@ def check(ctx: click.Context, name: str, names: tuple[str, ...], device: str, as
         ctx.exit(1)
 
 
-def _check(folder: Path, device: str, names: tuple[str, ...]) -> Check:
+def _check(folder: Path, device: str, names: tuple[str, ...], *, thorough: bool = False) -> Check:
     # torch is heavy: a wrong option must be told before it is loaded.
     import torch  # noqa: PLC0415
 
-    from workers.models.check import check_package, known_explainers  # noqa: PLC0415
+    from workers.models.check import QUICK, check_package, known_explainers  # noqa: PLC0415
 
     explainers = known_explainers()
     for name in names:
@@ -143,7 +150,14 @@ def _check(folder: Path, device: str, names: tuple[str, ...]) -> Check:
         if name not in known:
             raise UsageError(f"there is no explainer '{name}'{nearest(name, known)}")
     chosen = [explainer for explainer in explainers if not names or explainer.name in names]
-    return check_package(folder, torch.device(device), explainers=chosen)
+    with Console(stderr=True).status("loading") as status:
+        return check_package(
+            folder,
+            torch.device(device),
+            explainers=chosen,
+            sanity_below=math.inf if thorough else QUICK,
+            progress=status.update,
+        )
 
 
 def _write(folder: Path, found: Check) -> None:

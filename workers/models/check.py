@@ -21,12 +21,14 @@ from workers.models.runtimes import describe
 from workers.phantom.film import make_phantom
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from workers.interfaces import Explainer
     from workers.models.package import PackagedClassifier
 
+QUICK = 12
+"""Cost up to which a method's sanity is tested unless all are asked for: dearer ones take minutes."""
 SCREENED = 2
 """Phantoms whose maps are looked at."""
 REPEATS = 5
@@ -78,7 +80,12 @@ class Check:
 
 
 def check_package(
-    folder: Path, device: torch.device, *, explainers: Sequence[Explainer] = (), sanity_below: int = 12
+    folder: Path,
+    device: torch.device,
+    *,
+    explainers: Sequence[Explainer] = (),
+    sanity_below: float = QUICK,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Check:
     """Check the package in `folder`.
 
@@ -86,7 +93,9 @@ def check_package(
         folder: with `model.toml` and weights.
         device: where it runs.
         explainers: methods to try.
-        sanity_below: cost up to which a method is put through cascading randomisation (13 maps each).
+        sanity_below: cost up to which a method is put through cascading randomisation (13 maps each);
+            infinite: every method.
+        progress: told the name of each method before it is tried.
 
     Raises:
         PellucidError: the package does not load; the message says why.
@@ -107,7 +116,9 @@ def check_package(
         runtime=describe(classifier.runtime),
         fast_difference=classifier.fast_difference,
         images_per_second=round(_speed(classifier, batch), 2),
-        methods=tuple(_check_method(classifier, explainer, batch[:1], sanity_below) for explainer in explainers),
+        methods=tuple(
+            _check_method(classifier, explainer, batch[:1], sanity_below, progress) for explainer in explainers
+        ),
     )
 
 
@@ -147,8 +158,13 @@ def _speed(classifier: PackagedClassifier, batch: torch.Tensor) -> float:
 
 
 def _check_method(
-    classifier: PackagedClassifier, explainer: Explainer, batch: torch.Tensor, sanity_below: int
+    classifier: PackagedClassifier,
+    explainer: Explainer,
+    batch: torch.Tensor,
+    sanity_below: float,
+    progress: Callable[[str], None],
 ) -> MethodCheck:
+    progress(explainer.name)
     label = int(np.argmax(classifier.probabilities(classifier.exact_logits(batch))[0]))
     begun = time.perf_counter()
     try:
@@ -174,7 +190,7 @@ def _check_method(
 
 
 def _sanity(
-    classifier: PackagedClassifier, explainer: Explainer, batch: torch.Tensor, label: int, below: int
+    classifier: PackagedClassifier, explainer: Explainer, batch: torch.Tensor, label: int, below: float
 ) -> tuple[bool | None, str]:
     if explainer.cost > below or batch.dim() != 4:  # noqa: PLR2004 - films; volumes are not assessed
         return None, ""
@@ -194,7 +210,20 @@ def known_explainers() -> tuple[Explainer, ...]:
 
 
 def write_check(folder: Path, check: Check) -> Path:
-    """Keep a check beside the card, as `check.json`."""
+    """Keep a check beside the card, as `check.json`; what was seen of other methods of the same weights stays."""
     path = folder / FILE
-    path.write_text(json.dumps({**asdict(check), "passed": check.passed}, indent=2) + "\n", encoding="utf-8")
+    tried = {method.method for method in check.methods}
+    methods = [asdict(method) for method in check.methods]
+    methods += [kept for kept in _methods_seen(path, check.sha256) if kept["method"] not in tried]
+    methods.sort(key=lambda entry: str(entry["method"]))
+    content = {**asdict(check), "methods": methods, "passed": check.passed}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _methods_seen(path: Path, sha256: str) -> list[dict[str, object]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return list(found["methods"]) if found["sha256"] == sha256 else []
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
