@@ -7,7 +7,6 @@ ends. So does one that finds what a full disk or a power cut left of a message.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 import uuid
 from pathlib import Path
@@ -19,7 +18,7 @@ from kombu.transport import filesystem
 from kombu.utils.json import dumps, loads
 from kombu.utils.scheduling import FairCycle
 
-log = logging.getLogger(__name__)
+from service.dropped_messages import Dropping, note_dropped
 
 
 class InOrder(FairCycle):  # type: ignore[misc]  # kombu has no types
@@ -72,7 +71,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
             payload = loads(taken.read_text(encoding="utf-8"))
             self.Message(payload, channel=self)
         except Exception as error:  # noqa: BLE001 -- whatever lies there
-            log.warning("a message in the queue that is none was dropped (%s)", type(error).__name__)
+            note_dropped(error)
             return None
         finally:
             with contextlib.suppress(OSError):
@@ -80,7 +79,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         return payload
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no types
+class Transport(Dropping, filesystem.Transport):  # type: ignore[misc]  # kombu has no types
     """kombu's, with our channel."""
 
     Channel = Channel

@@ -1,4 +1,4 @@
-"""kombu's queue in Redis, with one fault mended: a worker whose acknowledgement fails goes on consuming.
+"""kombu's queue in Redis, with two faults mended: a worker goes on consuming whatever message it meets, and this one.
 
 Redis dies while a task runs. kombu then fails to acknowledge the message, logs that, and keeps the message among those
 that it may not exceed: with one message at a time the worker asks for no other, so it never notices that the connection
@@ -7,7 +7,14 @@ is gone, never connects again, and lives without work for ever.
 
 from __future__ import annotations
 
+from queue import Empty
+from typing import Any
+
 from kombu.transport import redis, virtual
+
+from service.dropped_messages import Dropping, note_dropped
+
+_NO_JSON = (ValueError, TypeError, RecursionError)
 
 
 class QoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
@@ -33,20 +40,26 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     QoS = QoS
 
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read the next message; what is no JSON is taken for none."""
+        try:
+            return super()._brpop_read(**options)
+        except _NO_JSON as error:
+            note_dropped(error)
+            raise Empty from None
 
-class SentinelChannel(redis.SentinelChannel):  # type: ignore[misc]
+
+class SentinelChannel(Channel, redis.SentinelChannel):  # type: ignore[misc]
     """Likewise, for Redis Sentinel."""
 
-    QoS = QoS
 
-
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(Dropping, redis.Transport):  # type: ignore[misc]
     """kombu's, with our channel."""
 
     Channel = Channel
 
 
-class SentinelTransport(redis.SentinelTransport):  # type: ignore[misc]
+class SentinelTransport(Dropping, redis.SentinelTransport):  # type: ignore[misc]
     """Likewise, for Redis Sentinel."""
 
     Channel = SentinelChannel
