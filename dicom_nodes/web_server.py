@@ -26,6 +26,7 @@ _HEADER_S = 10.0
 _IDLE_S = 30.0
 _BYTES_PER_S = 1024.0
 _SEND_S = 30.0
+_ROOM_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,8 @@ class WebServer:
         self._free = threading.BoundedSemaphore(maximum_connections)
         self._stopping = threading.Event()
         self._open: set[Wire] = set()
+        self._idle: dict[Wire, None] = {}
+        """Those whose request has not come yet, the oldest first."""
         self._socket = open_port(host, port, backlog=64)
         self.port: int = self._socket.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="accept http", daemon=True)
@@ -106,7 +109,7 @@ class WebServer:
 
     def _accept(self) -> None:
         for connection, address in connections(self._socket, self._stopping):
-            if not self._allows(address) or not self._free.acquire(blocking=False):
+            if not self._allows(address) or not self._has_room():
                 log.warning("connection from %s closed: not permitted, or too many at once", address)
                 connection.close()
                 continue
@@ -117,16 +120,26 @@ class WebServer:
                 self._free.release()
                 connection.close()
 
+    def _has_room(self) -> bool:
+        """Take a place. Where there is none, the connection ends that has waited longest without a request."""
+        if self._free.acquire(blocking=False):
+            return True
+        with contextlib.suppress(StopIteration):
+            next(iter(self._idle)).abort()
+            return self._free.acquire(timeout=_ROOM_S)
+        return False
+
     def _serve(self, connection: socket.socket, address: str) -> None:
         wire = Wire(connection)
         self._open.add(wire)
         try:
-            _Conversation(wire, address, self._service).run(self._stopping)
+            _Conversation(wire, address, self._service, self._idle).run(self._stopping)
         except (OSError, h11.ProtocolError):
             log.debug("connection from %s ended", address)
         except Exception as error:  # noqa: BLE001 -- the last frame of this thread
             log.error("connection from %s ended: %s", address, type(error).__name__)  # noqa: TRY400
         finally:
+            self._idle.pop(wire, None)
             self._open.discard(wire)
             self._free.release()
             connection.close()
@@ -135,8 +148,9 @@ class WebServer:
 class _Conversation:
     """One connection: requests in turn."""
 
-    def __init__(self, wire: Wire, address: str, service: WebService) -> None:
+    def __init__(self, wire: Wire, address: str, service: WebService, idle: dict[Wire, None]) -> None:
         self._wire = wire
+        self._idle = idle
         self._address = address
         self._service = service
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAXIMUM_HEADER_BYTES)
@@ -148,11 +162,13 @@ class _Conversation:
         while not stopping.is_set():
             # The head as a whole must come in time; a body must keep up a pace.
             self._patience = Patience(_HEADER_S, bytes_per_s=float("inf"))
+            self._idle[self._wire] = None
             try:
                 event = self._next()
             except h11.RemoteProtocolError as error:
                 self._send(WebAnswer(status=error.error_status_hint, content=b"this is no HTTP request\n"), close=True)
                 return
+            self._idle.pop(self._wire, None)
             if not isinstance(event, h11.Request):
                 return
             try:
@@ -176,19 +192,16 @@ class _Conversation:
             self._send(WebAnswer(status=400, content=b"both Content-Length and Transfer-Encoding\n"), close=True)
             return
         self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
-        body = self._body()
         try:
-            answer = self._service.answer(request, body)
+            answer = self._service.answer(request, self._body())
         except (OSError, h11.ProtocolError):
             raise
         except Exception as error:  # noqa: BLE001 -- the client must hear that it failed
             log.error("a request could not be answered: %s", type(error).__name__)  # noqa: TRY400
             answer = WebAnswer(status=500, content=b"internal failure\n")
-        # A client that asked before sending gets its answer instead of a "100 Continue".
-        unread = self._http.their_state is not h11.DONE
-        if unread and not self._http.they_are_waiting_for_100_continue:
-            unread = next(body, None) is not None or self._http.their_state is not h11.DONE
-        self._send(answer, close=unread)
+        # Nobody waits for what is left of a body, or sends a "100 Continue" for it: it may never come.
+        complete = self._http.their_state is h11.DONE or isinstance(self._http.next_event(), h11.EndOfMessage)
+        self._send(answer, close=not complete)
 
     def _body(self) -> Iterator[bytes]:
         while True:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BOUNDARY = "cut-here"
 TYPE = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'}
+TYPE_LINE = f"Content-Type: {TYPE['Content-Type']}"
 
 
 class Entrance:
@@ -128,6 +129,24 @@ def test_when_nothing_is_stored_the_request_fails(door: Entrance, tmp_path: Path
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     with entrance(tmp_path, minimum_free_bytes=1 << 60) as door:
         assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 503
+
+
+def test_a_client_that_may_not_is_told_so_before_it_sends_its_body(tmp_path: Path) -> None:
+    with (
+        entrance(tmp_path, token="secret") as door,  # noqa: S106 -- of this test
+        socket.create_connection(("127.0.0.1", door.server.port)) as client,
+    ):
+        client.settimeout(20)
+        client.sendall(f"POST /studies HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n{TYPE_LINE}\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_connections_without_a_request_make_room_for_one_with(door: Entrance, tmp_path: Path) -> None:
+    silent = [socket.create_connection(("127.0.0.1", door.server.port)) for _ in range(4)]
+    wait_until(lambda: len(door.server._idle) == 4, 10)
+    assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
+    for client in silent:
+        client.close()
 
 
 def test_the_path_chooses_the_called_ae_title(door: Entrance, tmp_path: Path) -> None:
