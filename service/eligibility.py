@@ -27,6 +27,8 @@ _MADE_BY = {
     "SD": "by scanning a document",
 }
 """Conversion types (PS3.3 section C.8.6.1) of what is no film: another program's results come so, in its study."""
+_RESULTS = frozenset({"SEG", "RWV", "RTDOSE"})
+"""Modalities of what has pixels, and is computed."""
 _SIDES = frozenset("AP")
 
 
@@ -50,6 +52,11 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
         _age(header, rules),
     )
     return next((reason for reason in checks if reason), None)
+
+
+def is_result(header: ImageHeader) -> bool:
+    """Tell whether an instance is no image that somebody took: a report, marks, what a program or workstation made."""
+    return header.rows < 1 or header.columns < 1 or header.modality in _RESULTS or header.conversion_type in _MADE_BY
 
 
 def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:

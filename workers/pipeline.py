@@ -15,8 +15,8 @@ from dicom_nodes.objects.series import SourceSeries, read_series
 from dicom_nodes.objects.true_colour import has_colour
 from dicom_nodes.objects.write import to_bytes
 from service.destinations import REFUSAL
-from service.eligibility import reason_not_to_read
-from service.errors import NotEligibleError, ObjectRefusedError, PipelineError
+from service.eligibility import is_result, reason_not_to_read
+from service.errors import InvalidInstanceError, NotEligibleError, ObjectRefusedError, PipelineError
 from service.records import OutboxObject
 from service.results import Refusal, Result
 from workers.assessors.loading import load_assessors
@@ -220,9 +220,14 @@ class Analyst:
         objects, not_written = _build(builders, outputs or self.pipeline.outputs)
         return Analysis(source=source, result=result, objects=objects, not_written=not_written)
 
-    def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject:
-        """Build the short report "not analysed" for a study."""
-        header, _ = read_header(path)
+    def refuse(self, path: Path, *, job_id: str, created_at: datetime, reason: str) -> BuiltObject | None:
+        """Build the short report "not analysed" about an image; None about what is no image that somebody took."""
+        try:
+            header, summary = read_header(path)
+        except InvalidInstanceError:
+            return None
+        if is_result(summary):
+            return None
         refusal = Refusal(
             job_id=job_id,
             created_at=created_at,

@@ -149,7 +149,7 @@ class JobRunner:
             self._put_out(claim, analyst, made, JobState.DONE, "; ".join([*notes, *remarks]))
             return JobState.DONE
         if analyst.pipeline.report_refused:
-            made = [self._refusal(analyst, claim, reason)]
+            made = self._refusal(analyst, claim, reason)
         self._put_out(claim, analyst, made, JobState.REFUSED, reason)
         return JobState.REFUSED
 
@@ -207,10 +207,15 @@ class JobRunner:
             self._metrics.verdicts.labels(pipeline, finding.label, verdict).inc()
         self._metrics.stages.labels("explaining").observe(sum(entry.seconds for entry in result.attributions))
 
-    def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> BuiltObject:
+    def _refusal(self, analyst: Analyst, claim: Claim, reason: str) -> list[BuiltObject]:
+        """Build the note for the PACS. Nobody waits for an analysis of others' results: they get none."""
         created_at = self._settings.local(claim.job.created_at)
-        with self._spool.files(claim.inputs[:1]) as (path,):
-            return analyst.refuse(path, job_id=claim.job.id, created_at=created_at, reason=reason)
+        for instance in claim.inputs:
+            with self._spool.files([instance]) as (path,):
+                note = analyst.refuse(path, job_id=claim.job.id, created_at=created_at, reason=reason)
+            if note is not None:
+                return [note]
+        return []
 
     def _put_out(
         self, claim: Claim, analyst: Analyst, made: Sequence[BuiltObject], state: JobState, reason: str

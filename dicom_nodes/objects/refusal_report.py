@@ -30,7 +30,7 @@ def build(source: Dataset, refusal: Refusal) -> Dataset:
     value_type = "IMAGE" if integer(source, "Rows") else "COMPOSITE"
     finding = dcm("121071", "Finding")
     lines = [f"Not analysed: {refusal.reason}", *refusal.details]
-    description = "AI report: not analysed"
+    description = f"AI report: not analysed ({refusal.pipeline})"
     return write_report(
         (source,),
         refusal,

@@ -175,6 +175,27 @@ def test_a_refused_study_gets_a_report_when_the_pipeline_says_so(tmp_path: Path,
     place.engine.dispose()
 
 
+def test_results_of_others_in_a_study_get_no_note_that_they_were_not_analysed(
+    tmp_path: Path, films: list[Path]
+) -> None:
+    place = House(tmp_path / "house", report_refused=True)
+    picture = dcmread(films[0])
+    picture.ConversionType = "WSD"
+    picture.save_as(films[0])
+    marks = dcmread(films[1])
+    del marks.PixelData, marks.Rows, marks.Columns
+    marks.Modality = "PR"
+    marks.save_as(films[1])
+    place.receive(films[1])
+    assert place.work_off() == [JobState.REFUSED]
+    assert place.objects() == []
+    place.receive(films[0], association="b")
+    assert place.work_off() == [JobState.REFUSED]
+    assert "workstation" in place.reports.jobs()[0].job.reason
+    assert place.objects() == []
+    place.engine.dispose()
+
+
 def test_a_late_film_makes_a_result_that_names_the_one_it_replaces(tmp_path: Path, films: list[Path]) -> None:
     place = House(tmp_path / "house", input="study")
     place.receive(films[0])
