@@ -128,7 +128,10 @@ def rescaled_multipliers(
     count = len(baselines)
     with torch.enable_grad():
         images = batch.detach().expand(count, *batch.shape[1:]).clone().requires_grad_()
-        logits = _Rescaled(graph).run(torch.cat([images, baselines.detach()]))
+        rescaled = _Rescaled(graph)
+        logits = rescaled.run(torch.cat([images, baselines.detach()]))
+        # It holds the answer, whose history holds the bends, which hold it: no collector of garbage sees through that.
+        rescaled.env.clear()
         found = [torch.autograd.grad(logits[:count, label].sum(), images, retain_graph=True)[0] for label in labels]
     changes = (logits[:count] - logits[count:]).detach()[:, list(labels)].T
     return torch.stack(found), changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_the_network_and_the_image_stay_as_they_were(explainer: Explainer) -> No
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.network.parameters())
     assert not loaded.network.training
     assert hooks(loaded.network) == 0
+
+
+@every
+def test_nothing_of_an_image_stays_in_memory(explainer: Explainer) -> None:
+    loaded, kept = classifier(Pooled()), []
+    for _ in range(4):
+        map_of(explainer, loaded, batch())
+        gc.collect()
+        kept.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
+    # The first image leaves what every later one uses: copies of the network, probes.
+    assert kept[1] == kept[-1]
 
 
 @every
