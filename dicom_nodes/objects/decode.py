@@ -53,7 +53,7 @@ def stored_values(path: Path, header: Dataset) -> NDArray[Any]:
         UndecodableError: truncated, damaged, over the limits, or of an unknown transfer syntax.
     """
     _check_description(header)
-    syntax = str(header.file_meta.get("TransferSyntaxUID", "") or "")
+    syntax = _syntax(header)
     native = not syntax or syntax in NATIVE
     pixels = _native(path, header, syntax) if native else _in_child(path, syntax)
     if pixels.ndim == 2:  # noqa: PLR2004 - rows, columns
@@ -64,6 +64,13 @@ def stored_values(path: Path, header: Dataset) -> NDArray[Any]:
     if text(header, "PhotometricInterpretation").upper() == "PALETTE COLOR":
         return _palette(header, pixels)
     return pixels
+
+
+def _syntax(header: Dataset) -> str:
+    """Return the transfer syntax; of a bare data set, which names none, what pydicom read it by."""
+    syntax = str(header.file_meta.get("TransferSyntaxUID", "") or "")
+    big_endian = header.original_encoding[1] is False
+    return BIG_ENDIAN if big_endian and not syntax else syntax
 
 
 def _check_description(header: Dataset) -> None:
@@ -94,15 +101,16 @@ def _native(path: Path, header: Dataset, syntax: str) -> NDArray[Any]:
         expected = rows * columns * size
         if len(buffer) < expected:
             raise UndecodableError(f"The pixel data is truncated: {len(buffer)} of {expected} bytes.")
-        return _plain(buffer[: expected + expected % 2], size, syntax)[: rows * columns].reshape(rows, columns)
+        words = syntax == BIG_ENDIAN and (size > 1 or dataset["PixelData"].VR == "OW")
+        return _plain(buffer[: expected + expected % 2], size, swapped=words)[: rows * columns].reshape(rows, columns)
     return _plain_colour(dataset)
 
 
-def _plain(buffer: bytes, size: int, syntax: str) -> NDArray[Any]:
-    if syntax != BIG_ENDIAN:
+def _plain(buffer: bytes, size: int, *, swapped: bool) -> NDArray[Any]:
+    if not swapped:
         return np.frombuffer(buffer[: len(buffer) // size * size], dtype=f"<u{size}")
     if size == 1 and len(buffer) % 2 == 0:
-        # Big endian OW swaps the bytes of each pair of 8-bit pixels (PS3.5 A.3, D.1).
+        # Big endian OW swaps the bytes of each pair of 8-bit pixels, OB does not (PS3.5 A.3, D.1).
         return np.frombuffer(buffer, dtype=np.uint8).reshape(-1, 2)[:, ::-1].reshape(-1)
     return np.frombuffer(buffer[: len(buffer) // size * size], dtype=f">u{size}").astype(f"<u{size}")
 

@@ -185,6 +185,27 @@ def test_big_endian_pixels_are_read(source: Make, tmp_path: Path) -> None:
     assert read_image(path).image.values.tolist() == RAMP.tolist()
 
 
+@pytest.mark.parametrize(("vr", "content"), [("OW", b"\2\1\4\3"), ("OB", b"\1\2\3\4")])
+def test_big_endian_words_of_eight_bits_are_swapped_and_bytes_are_not(
+    vr: str, content: bytes, source: Make, tmp_path: Path
+) -> None:
+    dataset = source(np.array([[1, 2], [3, 4]], dtype=np.uint8))
+    dataset.add_new("PixelData", vr, content)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    path = tmp_path / "big.dcm"
+    dcmwrite(path, dataset, implicit_vr=False, little_endian=False, force_encoding=True)
+    assert read_image(path).image.values.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_bare_big_endian_data_set_is_read(source: Make, tmp_path: Path) -> None:
+    dataset = source(RAMP)
+    dataset.PixelData = RAMP.byteswap().tobytes()
+    del dataset.file_meta
+    path = tmp_path / "bare.dcm"
+    dcmwrite(path, dataset, implicit_vr=False, little_endian=False, force_encoding=True)
+    assert read_image(path).image.values.tolist() == RAMP.tolist()
+
+
 def test_a_deflated_image_is_read(source: Make, saved: Save) -> None:
     dataset = source(RAMP)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
