@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.eligibility import reason_not_to_read
+from service.eligibility import is_result, reason_not_to_read
 from service.images import ImageHeader
 from service.model_card import Eligibility
 
@@ -43,15 +43,20 @@ def test_a_digitised_film_is_read(conversion_type: str) -> None:
         ({"modality": "CT"}, "modality CT"),
         ({"modality": ""}, "modality not given"),
         ({"rows": 0}, "no pixels"),
-        ({"frames": 3}, "3 frames"),
+        ({"columns": 0}, "no pixels"),
+        ({"frames": 2}, "2 frames"),
         ({"body_part": "KNEE"}, "body part KNEE"),
         ({"view_position": "LL"}, "view LL"),
         ({"view_position": "", "patient_orientation": ("A", "F")}, "lateral view"),
+        ({"view_position": "", "patient_orientation": ("PR", "F")}, "lateral view"),
         ({"view_position": "", "descriptions": ("THORAX LAT",)}, "lateral view"),
         ({"descriptions": ("CANINE LATERAL THORAX 0-15cm",)}, "animal"),
         ({"species": "Canis lupus familiaris"}, "animal"),
-        ({"rows": 20}, "at least 64"),
+        ({"rows": 63}, "63 x 900 pixels: this model needs at least 64 x 64"),
+        ({"columns": 63}, "1000 x 63 pixels"),
         ({"conversion_type": "WSD"}, "made on a workstation"),
+        ({"conversion_type": "SYN"}, "made by a program"),
+        ({"conversion_type": "DRW"}, "made by drawing"),
         ({"conversion_type": "SD"}, "scanning a document"),
     ],
 )
@@ -59,6 +64,33 @@ def test_what_the_model_does_not_read_is_refused_in_words(changes: dict[str, obj
     found = reason(**changes)
     assert found is not None
     assert words in found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rows": 64, "columns": 64}, {"body_part": "Chest"}, {"view_position": "ap"}, {"species": "Homo sapiens"}],
+)
+def test_the_smallest_film_and_any_case_of_letters_are_read(changes: dict[str, object]) -> None:
+    assert reason(**changes) is None
+
+
+@pytest.mark.parametrize(("model", "pipeline"), [(("CR",), ("CR", "DX")), (("CR", "DX"), ("CR",))])
+def test_a_modality_must_be_both_the_models_and_the_pipelines(
+    model: tuple[str, ...], pipeline: tuple[str, ...]
+) -> None:
+    assert reason_not_to_read(CHEST, RULES.model_copy(update={"modalities": model}), pipeline) == (
+        "modality DX: this pipeline reads CR"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"modality": "SEG"}, {"modality": "RWV"}, {"modality": "RTDOSE"}, {"rows": 0}, {"columns": 0}]
+    + [{"conversion_type": kind} for kind in ("WSD", "SYN", "DRW", "SD")],
+)
+def test_what_was_computed_or_drawn_is_a_result_and_a_film_is_none(changes: dict[str, object]) -> None:
+    assert is_result(replace(CHEST, **changes))
+    assert not is_result(CHEST)
 
 
 @pytest.mark.parametrize("key", ["modality", "body_part", "view_position"])
@@ -74,7 +106,7 @@ def test_a_description_of_both_views_does_not_refuse_a_film_without_view() -> No
     assert reason(view_position="", descriptions=("CHEST PA AND LATERAL",)) is None
 
 
-@pytest.mark.parametrize(("age", "reads"), [(3.0, True), (0.5, False), (40.0, False), (None, True)])
+@pytest.mark.parametrize(("age", "reads"), [(1.0, True), (16.0, True), (0.5, False), (40.0, False), (None, True)])
 def test_a_model_for_children_reads_children_and_those_without_an_age(age: float | None, reads: bool) -> None:
     rules = Eligibility(minimum_age_years=1, maximum_age_years=16)
     reason = reason_not_to_read(replace(CHEST, age_years=age), rules, [CHEST.modality])
