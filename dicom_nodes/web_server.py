@@ -26,6 +26,7 @@ _HEADER_S = 10.0
 _IDLE_S = 30.0
 _BYTES_PER_S = 1024.0
 _SEND_S = 30.0
+_WAITED_S = 3.0
 _ROOM_S = 1.0
 
 
@@ -85,9 +86,7 @@ class WebServer:
         self._allows = allows
         self._free = threading.BoundedSemaphore(maximum_connections)
         self._stopping = threading.Event()
-        self._open: set[Wire] = set()
-        self._idle: dict[Wire, None] = {}
-        """Those whose request has not come yet, the oldest first."""
+        self._open: set[_Conversation] = set()
         self._socket = open_port(host, port, backlog=64)
         self.port: int = self._socket.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="accept http", daemon=True)
@@ -104,8 +103,8 @@ class WebServer:
         deadline = time.monotonic() + grace_s
         while self._open and time.monotonic() < deadline:
             time.sleep(0.05)
-        for wire in list(self._open):
-            wire.abort()
+        for conversation in list(self._open):
+            conversation.abort()
 
     def _accept(self) -> None:
         for connection, address in connections(self._socket, self._stopping):
@@ -121,26 +120,26 @@ class WebServer:
                 connection.close()
 
     def _has_room(self) -> bool:
-        """Take a place. Where there is none, the connection ends that has waited longest without a request."""
+        """Take a place. Where there is none, the connection ends that has kept us waiting longest, if that is long."""
         if self._free.acquire(blocking=False):
             return True
-        with contextlib.suppress(StopIteration):
-            next(iter(self._idle)).abort()
-            return self._free.acquire(timeout=_ROOM_S)
-        return False
+        slowest = max(list(self._open), key=lambda conversation: conversation.kept_waiting_s, default=None)
+        if slowest is None or slowest.kept_waiting_s < _WAITED_S:
+            return False
+        slowest.abort()
+        return self._free.acquire(timeout=_ROOM_S)
 
     def _serve(self, connection: socket.socket, address: str) -> None:
-        wire = Wire(connection)
-        self._open.add(wire)
+        conversation = _Conversation(Wire(connection), address, self._service)
+        self._open.add(conversation)
         try:
-            _Conversation(wire, address, self._service, self._idle).run(self._stopping)
+            conversation.run(self._stopping)
         except (OSError, h11.ProtocolError):
             log.debug("connection from %s ended", address)
         except Exception as error:  # noqa: BLE001 -- the last frame of this thread
             log.error("connection from %s ended: %s", address, type(error).__name__)  # noqa: TRY400
         finally:
-            self._idle.pop(wire, None)
-            self._open.discard(wire)
+            self._open.discard(conversation)
             self._free.release()
             connection.close()
 
@@ -148,27 +147,34 @@ class WebServer:
 class _Conversation:
     """One connection: requests in turn."""
 
-    def __init__(self, wire: Wire, address: str, service: WebService, idle: dict[Wire, None]) -> None:
+    def __init__(self, wire: Wire, address: str, service: WebService) -> None:
         self._wire = wire
-        self._idle = idle
         self._address = address
         self._service = service
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAXIMUM_HEADER_BYTES)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
+        self._waits_since = float("inf")
+
+    @property
+    def kept_waiting_s(self) -> float:
+        """For how long the peer has kept us waiting, less what it earned back by its pace."""
+        return self._patience.used_s + max(0.0, time.monotonic() - self._waits_since)
+
+    def abort(self) -> None:
+        """End it from another thread."""
+        self._wire.abort()
 
     def run(self, stopping: threading.Event) -> None:
         """Serve until one side has enough."""
         while not stopping.is_set():
             # The head as a whole must come in time; a body must keep up a pace.
             self._patience = Patience(_HEADER_S, bytes_per_s=float("inf"))
-            self._idle[self._wire] = None
             try:
                 event = self._next()
             except h11.RemoteProtocolError as error:
                 self._send(WebAnswer(status=error.error_status_hint, content=b"this is no HTTP request\n"), close=True)
                 return
-            self._idle.pop(self._wire, None)
             if not isinstance(event, h11.Request):
                 return
             try:
@@ -220,7 +226,9 @@ class _Conversation:
             event = self._http.next_event()
             if not isinstance(event, type) or event is h11.PAUSED:
                 return event
+            self._waits_since = time.monotonic()
             count = self._wire.receive_into(self._buffer, self._patience)
+            self._waits_since = float("inf")
             self._http.receive_data(bytes(self._buffer[:count]))
 
     def _send(self, answer: WebAnswer, *, close: bool) -> None:

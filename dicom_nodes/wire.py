@@ -26,6 +26,11 @@ class Patience:
         self._used_s = 0.0
 
     @property
+    def used_s(self) -> float:
+        """Seconds of waiting that were not earned back."""
+        return self._used_s
+
+    @property
     def left_s(self) -> float:
         """Seconds that are left."""
         return self._limit_s - self._used_s

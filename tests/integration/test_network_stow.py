@@ -19,8 +19,8 @@ from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.spool import Spool
 from tests.archives import orthanc
-from tests.integration.test_network_hostile import wait_until
 from tests.network import CR, cr_image, write_image
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,10 +141,26 @@ def test_a_client_that_may_not_is_told_so_before_it_sends_its_body(tmp_path: Pat
         assert client.recv(100).startswith(b"HTTP/1.1 401")
 
 
-def test_connections_without_a_request_make_room_for_one_with(door: Entrance, tmp_path: Path) -> None:
+BODY_TO_COME = f"POST /studies HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n{TYPE_LINE}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /studies", BODY_TO_COME, BODY_TO_COME + b"--"])
+def test_connections_that_keep_us_waiting_make_room_for_one_that_does_not(
+    begun: bytes, door: Entrance, tmp_path: Path
+) -> None:
     silent = [socket.create_connection(("127.0.0.1", door.server.port)) for _ in range(4)]
-    wait_until(lambda: len(door.server._idle) == 4, 10)
-    assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
+    for client in silent:
+        client.sendall(begun)
+    body = multipart(image(tmp_path, "1.2.3.4"))
+
+    def stored() -> bool:
+        try:
+            return door.post(body).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    # The silent ones go by themselves after 10 and 30 seconds.
+    assert comes_true(stored, 9)
     for client in silent:
         client.close()
 
@@ -190,7 +206,7 @@ def test_a_request_that_is_too_large_is_refused_said_or_not(tmp_path: Path) -> N
 
         post = lambda: httpx.post(door.url, content=pieces(), headers=TYPE, trust_env=False, timeout=30)  # noqa: E731
         assert _status_despite_hanging_up(post) in (413, None)
-        assert wait_until(lambda: door.files() == [], 10)
+        assert comes_true(lambda: door.files() == [], 10)
         assert door.post(multipart(image(tmp_path, "1.2.3.5"))).status_code == 200
 
 
@@ -215,8 +231,8 @@ def test_a_body_that_breaks_off_leaves_no_file(cut: int, door: Entrance, tmp_pat
     with socket.create_connection(("127.0.0.1", door.server.port)) as client:
         head = f"POST /studies HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE['Content-Type']}\r\n"
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-cut])
-        assert wait_until(lambda: len(door.files()) == 1, 10)
-    assert wait_until(lambda: door.files() == [], 10)
+        assert comes_true(lambda: len(door.files()) == 1, 10)
+    assert comes_true(lambda: door.files() == [], 10)
     assert door.arrivals.unassigned() == []
     whole = door.post(body)
     assert whole.status_code == 200
@@ -235,7 +251,7 @@ def test_garbage_is_answered_or_hung_up_on(garbage: bytes, door: Entrance, tmp_p
             client.sendall(garbage + b"\r\n\r\n")
             assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
         except ConnectionResetError:
-            assert wait_until(lambda: True, 1)
+            assert comes_true(lambda: True, 1)
     assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
 
 
@@ -247,7 +263,7 @@ def test_idle_connections_do_not_keep_others_out_for_ever(door: Entrance, tmp_pa
     def served() -> bool:
         return _status_despite_hanging_up(lambda: door.post(body)) == 200
 
-    assert wait_until(served, 40)
+    assert comes_true(served, 40)
     assert time.monotonic() - begun < 40
     for connection in idle:
         connection.close()
