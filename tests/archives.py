@@ -42,6 +42,15 @@ class Orthanc:
         """SOP Instance UIDs of everything it has."""
         return {entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.get("/instances?expand")}
 
+    def delete(self, path: str) -> None:
+        address = f"http://127.0.0.1:{self.http_port}{path}"
+        urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=30).close()
+
+    def empty(self) -> None:
+        """Delete every study."""
+        for study in self.get("/studies"):
+            self.delete(f"/studies/{study}")
+
 
 @contextmanager
 def orthanc(folder: Path, *, our_port: int = 1, extra: Mapping[str, Any] | None = None) -> Iterator[Orthanc]:

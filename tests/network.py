@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,6 +156,39 @@ def echo_request() -> bytes:
             0x0800: struct.pack("<H", 0x0101),
         }
     )
+
+
+def connect(running: Station) -> socket.socket:
+    """Connect, with a deadline for every answer."""
+    connection = socket.create_connection(("127.0.0.1", running.port))
+    connection.settimeout(8.0)
+    return connection
+
+
+def established(running: Station, sop_class: str = CR) -> socket.socket:
+    """Negotiate one context (id 1) by hand and return the bare connection."""
+    connection = connect(running)
+    connection.sendall(association_request(sop_class))
+    assert receive_pdu(connection)[0] == 0x02
+    return connection
+
+
+def receive_pdu(connection: socket.socket) -> bytes:
+    """Read one PDU, with its head (PS3.8 section 9.3.1)."""
+    data = bytearray()
+    while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+        block = connection.recv(65536)
+        if not block:
+            raise ConnectionResetError
+        data += block
+    return bytes(data)
+
+
+def status_of(answer: bytes) -> int:
+    """Find the Status (0000,0900) of a DIMSE answer."""
+    element = struct.pack("<HHI", 0, 0x0900, 2)
+    position = answer.index(element) + len(element)
+    return int.from_bytes(answer[position : position + 2], "little")
 
 
 def _item(kind: int, content: bytes) -> bytes:

@@ -9,9 +9,8 @@ from faults.archives import FaultyArchive
 from faults.commitments import CommittingArchive
 
 from tests.archives import free_port
-from tests.integration.test_network_delivery import Desk, listening, settings_for
-from tests.integration.test_network_hostile import wait_until
-from tests.integration.test_network_sender import finished_job
+from tests.sending import Desk, finished_job, listening, settings_for
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +52,7 @@ def test_what_is_committed_twice_is_delivered_once(archive: CommittingArchive, t
     desk = Desk(settings)
     with listening(settings):
         desk.until("delivered")
-        assert wait_until(lambda: len(archive.answers) >= 2, 30)
+        assert comes_true(lambda: len(archive.answers) >= 2, 30)
     assert set(archive.answers) == {0x0000}
     assert desk.states() == ["delivered"]
 
@@ -66,7 +65,7 @@ def test_a_commitment_to_a_request_of_nobody_delivers_nothing(archive: Committin
     with listening(settings):
         desk.deliver()
         desk.confirm()
-        assert wait_until(lambda: bool(archive.answers), 30)
+        assert comes_true(lambda: bool(archive.answers), 30)
         assert archive.answers[0] == 0x0000
         assert desk.states() == ["sent"]
 

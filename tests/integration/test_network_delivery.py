@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,98 +10,23 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import RLELossless
 from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
-from sqlalchemy import select
 
 from dicom_nodes.client import send_files
-from dicom_nodes.confirmation import Confirmer
-from dicom_nodes.listener import run_listener
 from dicom_nodes.references import COMMITMENT, COMMITMENT_INSTANCE
-from dicom_nodes.sender import Sender
 from dicom_nodes.status import Verdict
-from service.audit.trail import open_trail
-from service.ledger.database import open_database
-from service.ledger.delivery import Deliveries
-from service.ledger.schema import deliveries
-from service.settings import Settings, load_settings
 from tests.archives import dcmqrscp, free_port, orthanc, running
-from tests.integration.test_network_hostile import wait_until
-from tests.integration.test_network_sender import finished_job
 from tests.network import CR, cr_image, write_image
 from tests.require import require_tool
+from tests.sending import Desk, entity_reaches, finished_job, listening, settings_for
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from service.ledger.report import Reports
+    from service.settings import Settings
     from tests.archives import Orthanc
-
-
-def settings_for(folder: Path, *, our_port: int = 11112, **peer: str | int) -> Settings:
-    values = {"ae_title": "PACS", **peer}
-    text = ", ".join(
-        f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in values.items()
-    )
-    return load_settings(
-        None,
-        {
-            "PELLUCID__STATE__DIRECTORY": str(folder / "state"),
-            "PELLUCID__LISTENER__PORT": str(our_port),
-            "PELLUCID__LISTENER__MINIMUM_FREE_MB": "0",
-            "PELLUCID__PIPELINES__ENABLED": "[]",
-            "PELLUCID__PEERS": f"{{archive = {{{text}}}}}",
-            "PELLUCID__SENDER__FIRST_RETRY_S": "0.1",
-            "PELLUCID__SENDER__LONGEST_RETRY_S": "0.2",
-            "PELLUCID__SENDER__CONFIRM_TIMEOUT_S": "0.4",
-        },
-    )
-
-
-@contextmanager
-def listening(settings: Settings) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=run_listener, args=(settings, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-
-
-class Desk:
-    """A sender that is driven by hand."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.sender = Sender(settings)
-        self.engine = open_database(settings.database_url)
-        self.confirmer = Confirmer(Deliveries(self.engine), settings, open_trail(settings, "sender"))
-
-    def deliver(self) -> int:
-        return self.sender.deliver("@PACS", threading.Event())
-
-    def confirm(self) -> None:
-        self.confirmer.confirm("@PACS", threading.Event())
-
-    def states(self) -> list[str]:
-        with self.engine.connect() as connection:
-            return sorted(connection.execute(select(deliveries.c.state)).scalars())
-
-    def column(self, name: str) -> list[str]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(select(deliveries.c[name])).scalars())
-
-    def until(self, *states: str, confirm: bool = True) -> None:
-        """Work until the objects are in these states."""
-
-        def reached() -> bool:
-            self.deliver()
-            if confirm:
-                self.confirm()
-            return self.states() == sorted(states)
-
-        assert wait_until(reached, 30), (self.states(), self.column("reason"))
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +43,7 @@ def pacs(tmp_path_factory: pytest.TempPathFactory, our_port: int) -> Iterator[Or
 @pytest.fixture(autouse=True)
 def _empty(request: pytest.FixtureRequest) -> None:
     if "pacs" in request.fixturenames:
-        archive: Orthanc = request.getfixturevalue("pacs")
-        for study in archive.get("/studies"):
-            delete(archive, f"/studies/{study}")
-
-
-def delete(archive: Orthanc, path: str) -> None:
-    address = f"http://127.0.0.1:{archive.http_port}{path}"
-    urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=30).close()
+        request.getfixturevalue("pacs").empty()
 
 
 def prepared(settings: Settings, folder: Path, *, count: int = 3) -> tuple[Desk, Reports]:
@@ -153,10 +69,10 @@ def test_what_orthanc_lost_before_it_committed_is_sent_again(pacs: Orthanc, our_
     (lost,) = [
         entry["ID"] for entry in pacs.get("/instances?expand") if entry["MainDicomTags"]["SOPInstanceUID"] == "1.2.9.1"
     ]
-    delete(pacs, f"/instances/{lost}")
+    pacs.delete(f"/instances/{lost}")
     with listening(settings):
         desk.confirm()
-        assert wait_until(lambda: desk.states() == ["delivered", "pending"], 60)
+        assert comes_true(lambda: desk.states() == ["delivered", "pending"], 60)
         assert "0x0112" in "".join(desk.column("reason"))
         desk.until("delivered", "delivered")
     assert pacs.uids() == {"1.2.9.0", "1.2.9.1"}
@@ -241,7 +157,7 @@ def test_a_peer_that_never_reports_is_asked_again_under_another_name(committer: 
         desk.confirm()
         return len(committer.transactions) >= 2
 
-    assert wait_until(asked_twice, 30)
+    assert comes_true(asked_twice, 30)
     assert len(set(committer.transactions)) == len(committer.transactions)
     assert desk.states() == ["sent"]
 
@@ -253,7 +169,7 @@ def test_a_report_of_a_transaction_that_nobody_knows_is_acknowledged(our_port: i
     entity = ApplicationEntity("PACS")
     entity.add_requested_context(COMMITMENT)
     with listening(settings):
-        assert wait_until(lambda: entity_reaches(entity, our_port), 30)
+        assert comes_true(lambda: entity_reaches(entity, our_port), 30)
         association = entity.associate(
             "127.0.0.1", our_port, ae_title="PELLUCID", ext_neg=[build_role(COMMITMENT, scp_role=True)]
         )
@@ -265,14 +181,6 @@ def test_a_report_of_a_transaction_that_nobody_knows_is_acknowledged(our_port: i
         answer, _ = association.send_n_event_report(nameless, 1, COMMITMENT, COMMITMENT_INSTANCE)
         assert answer.Status == 0x0115
         association.release()
-
-
-def entity_reaches(entity: ApplicationEntity, port: int) -> bool:
-    association = entity.associate("127.0.0.1", port, ae_title="PELLUCID")
-    reached = bool(association.is_established)
-    if reached:
-        association.release()
-    return reached
 
 
 def test_a_query_confirms_what_dcmqrscp_holds(tmp_path: Path) -> None:
@@ -290,20 +198,15 @@ def test_what_a_query_does_not_find_in_time_is_sent_again(pacs: Orthanc, tmp_pat
     settings = settings_for(tmp_path, host="127.0.0.1", port=pacs.port, confirm="query")
     desk, _ = prepared(settings, tmp_path, count=1)
     desk.deliver()
-    _empty_archive(pacs)
+    pacs.empty()
 
     def found_missing() -> bool:
         desk.confirm()
         return desk.states() == ["pending"]
 
-    assert wait_until(found_missing, 20)
+    assert comes_true(found_missing, 20)
     desk.until("delivered")
     assert pacs.uids() == {"1.2.9.0"}
-
-
-def _empty_archive(archive: Orthanc) -> None:
-    for study in archive.get("/studies"):
-        delete(archive, f"/studies/{study}")
 
 
 @pytest.mark.parametrize("confirm", ["none", "query"])

@@ -18,9 +18,9 @@ from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.schema import studies
 from tests.archives import dcmqrscp, free_port, orthanc
-from tests.integration.test_network_delivery import entity_reaches, listening, settings_for
-from tests.integration.test_network_hostile import wait_until
 from tests.network import CR, cr_image, write_image
+from tests.sending import entity_reaches, listening, settings_for
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_a_study_and_its_priors_come_from_orthanc(way: str, pacs: Orthanc, tmp_p
 def test_a_study_comes_from_orthanc_by_c_move_to_our_listener(pacs: Orthanc, our_port: int, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, our_port=our_port, ae_title="ORTHANC", host="127.0.0.1", port=pacs.port)
     with listening(settings):
-        assert wait_until(lambda: entity_reaches(_echoing(), our_port), 30)
+        assert comes_true(lambda: entity_reaches(_echoing(), our_port), 30)
         done = fetch(settings, "1.2.30")
     assert done.exit_code == 0, done.output
     assert arrived(settings) == {"1.2.30": {"1.2.30.1.0", "1.2.30.1.1"}}
@@ -110,7 +110,7 @@ def test_a_study_comes_from_orthanc_by_c_move_to_our_listener(pacs: Orthanc, our
 def test_a_study_comes_from_dcmqrscp(way: str, qrscp: int, our_port: int, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, our_port=our_port, ae_title="QRSCP", host="127.0.0.1", port=qrscp, retrieve=way)
     with listening(settings):
-        assert wait_until(lambda: entity_reaches(_echoing(), our_port), 30)
+        assert comes_true(lambda: entity_reaches(_echoing(), our_port), 30)
         done = fetch(settings, "1.2.30")
     assert done.exit_code == 0, done.output
     assert arrived(settings) == {"1.2.30": {"1.2.30.1.0", "1.2.30.1.1"}}
@@ -160,7 +160,7 @@ def test_an_announced_study_is_complete_as_soon_as_it_is_here(our_port: int, fil
             return connection.execute(select(studies.c.complete)).scalars().all() == [True]
 
     with listening(settings):
-        assert wait_until(lambda: entity_reaches(_echoing(), our_port), 30)
+        assert comes_true(lambda: entity_reaches(_echoing(), our_port), 30)
         entity = ApplicationEntity("RIS")
         entity.add_requested_context(AVAILABILITY)
         association = entity.associate("127.0.0.1", our_port, ae_title="PELLUCID")
@@ -168,10 +168,10 @@ def test_an_announced_study_is_complete_as_soon_as_it_is_here(our_port: int, fil
         assert answer.Status == 0x0000
         first, second = (film for film in films if film.name.startswith("1.2.10-"))
         send_files([first], "127.0.0.1", our_port, "PELLUCID", "TEST")
-        assert not wait_until(is_complete, 1.0)
+        assert not comes_true(is_complete, 1.0)
         # The quiet period is ten seconds; the announcement makes it unnecessary.
         send_files([second], "127.0.0.1", our_port, "PELLUCID", "TEST")
-        assert wait_until(is_complete, 5.0)
+        assert comes_true(is_complete, 5.0)
         answer, _ = association.send_n_create(availability("1.2.10", 0), AVAILABILITY, "1.2.3.4.6")
         assert answer.Status == 0x0115
         association.release()

@@ -12,7 +12,21 @@ import pytest
 from dicom_nodes.budgets import Limits
 from dicom_nodes.client import echo
 from dicom_nodes.contexts import VERIFICATION
-from tests.network import AE, CR, association_request, command_set, data_pdu, echo_request, station, store_request
+from tests.network import (
+    AE,
+    CR,
+    association_request,
+    command_set,
+    connect,
+    data_pdu,
+    echo_request,
+    established,
+    receive_pdu,
+    station,
+    status_of,
+    store_request,
+)
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,45 +39,6 @@ if TYPE_CHECKING:
 def listener(tmp_path: Path) -> Iterator[Station]:
     with station(tmp_path) as running:
         yield running
-
-
-def connect(running: Station) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", running.port))
-    connection.settimeout(8.0)
-    return connection
-
-
-def established(running: Station, sop_class: str = CR) -> socket.socket:
-    """Negotiate one context (id 1) by hand and return the bare connection."""
-    connection = connect(running)
-    connection.sendall(association_request(sop_class))
-    assert receive_pdu(connection)[0] == 0x02
-    return connection
-
-
-def receive_pdu(connection: socket.socket) -> bytes:
-    data = bytearray()
-    while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
-        block = connection.recv(65536)
-        if not block:
-            raise ConnectionResetError
-        data += block
-    return bytes(data)
-
-
-def status_of(answer: bytes) -> int:
-    element = struct.pack("<HHI", 0, 0x0900, 2)
-    position = answer.index(element) + len(element)
-    return int.from_bytes(answer[position : position + 2], "little")
-
-
-def wait_until(condition, within_s: float) -> bool:  # noqa: ANN001
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return bool(condition())
 
 
 def echo_s(running: Station) -> float:
@@ -97,8 +72,8 @@ def test_two_hundred_silent_sockets_do_not_block_an_echo_and_are_reaped(tmp_path
                 continue  # the oldest of an address that takes too many are closed
         assert_serves(running)
         assert running.server.half_open <= 32
-        assert wait_until(lambda: running.server.half_open == 0, 5.0)
-        assert wait_until(lambda: threading.active_count() <= threads, 5.0)
+        assert comes_true(lambda: running.server.half_open == 0, 5.0)
+        assert comes_true(lambda: threading.active_count() <= threads, 5.0)
         for connection in sockets:
             connection.close()
 
@@ -125,7 +100,7 @@ def test_garbage_is_answered_with_an_abort_or_the_end(garbage: bytes, listener: 
     try:
         assert connection.recv(100)[:1] in (b"", b"\x07")
     except ConnectionResetError:
-        assert wait_until(lambda: listener.server.half_open == 0, 1.0)
+        assert comes_true(lambda: listener.server.half_open == 0, 1.0)
     connection.close()
     assert_serves(listener)
 
@@ -143,7 +118,7 @@ def test_garbage_inside_an_association_ends_only_that_association(listener: Stat
         assert connection.recv(100)[:1] == b"\x07"
         connection.close()
     assert_serves(listener)
-    assert wait_until(lambda: listener.server.open_associations() == [], 5.0)
+    assert comes_true(lambda: listener.server.open_associations() == [], 5.0)
 
 
 @pytest.mark.parametrize("goodbye", ["abort", "reset", "silence"])
@@ -152,14 +127,14 @@ def test_an_object_that_breaks_off_leaves_no_file(goodbye: str, listener: Statio
     connection.sendall(data_pdu(store_request(b"1.2.3"), 3))
     for _ in range(40):
         connection.sendall(data_pdu(bytes(16000), 0))
-    assert wait_until(lambda: len(listener.files()) == 1, 2.0)
+    assert comes_true(lambda: len(listener.files()) == 1, 2.0)
     if goodbye == "abort":
         connection.sendall(bytes.fromhex("07000000000400000000"))
     elif goodbye == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-    assert wait_until(lambda: listener.files() == [], 8.0)
-    assert wait_until(lambda: listener.server.open_associations() == [], 8.0)
+    assert comes_true(lambda: listener.files() == [], 8.0)
+    assert comes_true(lambda: listener.server.open_associations() == [], 8.0)
     assert listener.arrivals.unassigned() == []
     connection.close()
 
@@ -196,7 +171,7 @@ def test_a_peer_that_never_reads_its_answers_is_let_go(listener: Station) -> Non
             connection.sendall(block)
     except OSError:
         assert_serves(listener)
-    assert wait_until(lambda: listener.server.open_associations() == [], 60.0)
+    assert comes_true(lambda: listener.server.open_associations() == [], 60.0)
     connection.close()
 
 
@@ -210,7 +185,7 @@ def test_half_a_pdu_that_trickles_is_reaped_in_time(tmp_path: Path) -> None:
         ended = trickle(connection, [half[index : index + 1] for index in range(200)])
         assert ended
         assert time.monotonic() - begun < 10.0
-        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+        assert comes_true(lambda: running.server.open_associations() == [], 5.0)
         assert running.files() == []
         assert_serves(running)
 
@@ -221,7 +196,7 @@ def test_whole_pdus_that_trickle_for_ever_are_reaped(tmp_path: Path) -> None:
         connection = established(running)
         connection.sendall(data_pdu(store_request(b"1.2.3"), 3))
         assert trickle(connection, [data_pdu(b"x", 0)] * 200)
-        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+        assert comes_true(lambda: running.server.open_associations() == [], 5.0)
         assert running.files() == []
 
 
@@ -229,7 +204,7 @@ def test_a_command_that_trickles_is_reaped(tmp_path: Path) -> None:
     with station(tmp_path, limits=Limits(network_timeout_s=1.0, pdu_timeout_s=1.0)) as running:
         connection = established(running)
         assert trickle(connection, [data_pdu(b"", 1)] * 200)
-        assert wait_until(lambda: running.server.open_associations() == [], 5.0)
+        assert comes_true(lambda: running.server.open_associations() == [], 5.0)
 
 
 def test_a_slow_peer_that_keeps_a_steady_pace_is_served(tmp_path: Path) -> None:
@@ -337,5 +312,5 @@ def test_many_requests_for_association_of_the_longest_kind_are_all_answered(tmp_
             assert receive_pdu(connection)[0] == 0x02
             connection.close()
         assert time.process_time() - begun < 4.0
-        assert wait_until(lambda: running.server.open_associations() == [], 10.0)
+        assert comes_true(lambda: running.server.open_associations() == [], 10.0)
         assert_serves(running)

@@ -15,10 +15,9 @@ from dicom_nodes.client import send_files
 from service.ledger.schema import deliveries
 from service.ledger.work import Work
 from tests.archives import dcmqrscp, free_port, orthanc
-from tests.integration.test_network_delivery import Desk, delete, listening, settings_for
-from tests.integration.test_network_hostile import wait_until
-from tests.integration.test_network_sender import finished_job
 from tests.network import cr_image, write_image
+from tests.sending import Desk, finished_job, listening, settings_for
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +43,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, our_port: int) -> Iterator
 
 @pytest.fixture
 def pacs(archive: Orthanc) -> Orthanc:
-    for study in archive.get("/studies"):
-        delete(archive, f"/studies/{study}")
+    archive.empty()
     return archive
 
 
@@ -107,8 +105,7 @@ def test_an_object_is_delivered_by_move_once_the_pacs_holds_the_right_one(
         # Still wrong: the same other content comes again, and is recognised again.
         work.retry("j" * 32)
         desk.until("rejected")
-        for study in pacs.get("/studies"):
-            delete(pacs, f"/studies/{study}")
+        pacs.empty()
         work.retry("j" * 32)
         desk.until("delivered")
         # And the right one twice.
@@ -124,14 +121,13 @@ def test_what_orthanc_lost_is_sent_again(pacs: Orthanc, our_port: int, tmp_path:
     finished_job(settings, tmp_path, count=1)
     desk = Desk(settings)
     desk.deliver()
-    for study in pacs.get("/studies"):
-        delete(pacs, f"/studies/{study}")
+    pacs.empty()
 
     def noticed() -> bool:
         desk.confirm()
         return desk.states() == ["pending"]
 
-    assert wait_until(noticed, 20)
+    assert comes_true(noticed, 20)
     desk.until("delivered")
 
 
@@ -148,7 +144,7 @@ def test_an_archive_that_knows_no_way_back_leaves_the_object_unconfirmed_and_is_
             desk.confirmer.confirm("archive", threading.Event())
             return "not read back" in desk.column("reason")[0]
 
-        assert wait_until(asked, 30)
+        assert comes_true(asked, 30)
         assert desk.states() == ["sent"]
 
 

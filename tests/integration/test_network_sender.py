@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import hashlib
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,16 +9,11 @@ from pynetdicom.ae import ApplicationEntity
 
 from dicom_nodes.destinations import find_destination
 from dicom_nodes.sender import BATCH, Sender, run_sender
-from service.ledger.arrivals import Arrivals
-from service.ledger.creation import NewJob
-from service.ledger.database import open_database
-from service.ledger.report import Reports
 from service.ledger.work import Work
-from service.outbox import open_outbox
-from service.records import Instance, OutboxObject
 from service.settings import Settings, load_settings
-from tests.integration.test_network_hostile import wait_until
-from tests.network import CR, cr_image, write_image
+from tests.network import CR
+from tests.sending import finished_job
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,43 +73,6 @@ def settings_for(folder: Path, port: int) -> Settings:
     )
 
 
-def finished_job(settings: Settings, folder: Path, *, count: int = 1, destination: str = "@PACS") -> Reports:
-    """Put a job with objects for a destination into the ledger and the outbox."""
-    engine = open_database(settings.database_url)
-    source = Instance(
-        sop_instance_uid="1.1", sop_class_uid=CR, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
-        transfer_syntax_uid="1.2.840.10008.1.2.1", modality="CR", sha256="a" * 64, size=1, key="k",
-        calling_ae="PACS", called_ae="PELLUCID", address="127.0.0.1", received_at=datetime.now(UTC),
-    )  # fmt: skip
-    Arrivals(engine).record(source, association="a", association_expires_at=0.0)
-    work = Work(engine)
-    work.assign(
-        [
-            NewJob(
-                id="j" * 32, study_instance_uid="1.2.3", pipeline="p", pipeline_version="1", model_sha256="m",
-                calling_ae="PACS", called_ae="PELLUCID", priority="routine", sop_instance_uids=("1.1",),
-            )
-        ],
-        [source],
-    )  # fmt: skip
-    made = []
-    for index in range(count):
-        uid = f"1.2.9.{index}"
-        data = write_image(folder / f"{index}.dcm", cr_image(uid)).read_bytes()
-        made.append(
-            OutboxObject(
-                sop_instance_uid=uid, sop_class_uid=CR, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1",
-                transfer_syntax_uid="1.2.840.10008.1.2.1", job_id="j" * 32, kind=f"kind-{index}",
-                key=open_outbox(settings).keep("j" * 32, data), sha256=hashlib.sha256(data).hexdigest(),
-                size=len(data),
-            )
-        )  # fmt: skip
-    claim = work.claim("j" * 32, lease_s=10, maximum_attempts=3)
-    assert claim is not None
-    work.finish(claim, made, [destination])
-    return Reports(engine)
-
-
 @pytest.fixture
 def sending() -> Callable[[Settings], AbstractContextManager[None]]:
     from contextlib import contextmanager  # noqa: PLC0415
@@ -140,7 +96,7 @@ def test_objects_reach_the_ae_that_sent_the_study(archive: Archive, tmp_path: Pa
     settings = settings_for(tmp_path, archive.port)
     reports = finished_job(settings, tmp_path, count=25)
     with sending(settings):
-        assert wait_until(lambda: reports.jobs()[0].delivered == 25, 15)
+        assert comes_true(lambda: reports.jobs()[0].delivered == 25, 15)
         assert [process.name for process in reports.alive(within_s=60)] == ["sender"]
     assert sorted(archive.received) == sorted(f"1.2.9.{index}" for index in range(25))
 
@@ -154,10 +110,10 @@ def test_a_destination_that_is_down_gets_its_objects_when_it_is_up(
     settings = settings_for(tmp_path, archive.port)
     reports = finished_job(settings, tmp_path, count=2)
     with sending(settings):
-        assert wait_until(lambda: "out of reach" in reports.jobs()[0].delivery_reason, 10)
+        assert comes_true(lambda: "out of reach" in reports.jobs()[0].delivery_reason, 10)
         assert reports.jobs()[0].delivered == 0
         archive.start()
-        assert wait_until(lambda: reports.jobs()[0].delivered == 2, 10)
+        assert comes_true(lambda: reports.jobs()[0].delivered == 2, 10)
     assert sorted(archive.received) == ["1.2.9.0", "1.2.9.1"]
 
 
@@ -167,7 +123,7 @@ def test_a_passing_refusal_is_tried_again(status: int, archive: Archive, tmp_pat
     settings = settings_for(tmp_path, archive.port)
     reports = finished_job(settings, tmp_path)
     with sending(settings):
-        assert wait_until(lambda: reports.jobs()[0].delivered == 1, 10)
+        assert comes_true(lambda: reports.jobs()[0].delivered == 1, 10)
     assert archive.received == ["1.2.9.0"]
 
 

@@ -13,8 +13,7 @@ from faults.commitments import CommittingArchive
 from service.sections import Tracing
 from service.tracing import trace_id
 from tests.archives import free_port
-from tests.integration.test_network_delivery import Desk, listening, settings_for
-from tests.integration.test_network_sender import finished_job
+from tests.sending import Desk, finished_job, listening, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.queue import PROCESS, QUEUES, enqueue, make_app, waiting
 from service.settings import load_settings
-from tests.integration.test_network_hostile import wait_until
 from tests.require import require_tool
+from tests.waiting import comes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +138,6 @@ def test_a_worker_lives_on_after_any_message(transport: str, request: pytest.Fix
         for name, forge in NO_CALLS.items():
             put(forge(call))
             enqueue(app, name, "routine")
-            assert wait_until(lambda name=name: name in done, 60), name
+            assert comes_true(lambda name=name: name in done, 60), name
     assert done == list(NO_CALLS)
     app.close()
