@@ -109,6 +109,47 @@ def complete(runner: Intake, books: Books, sop: str, **changes: object) -> int:
     return runner.run_once()
 
 
+def test_a_complete_study_gets_no_second_job_of_a_pipeline_of_images(books: Books) -> None:
+    runner, _ = intake(books, pipeline("image"))
+    books.arrive("1")
+    assert runner.run_once() == 1
+    books.arrivals.close_association("a")
+    books.clock.now += 11
+    assert runner.run_once() == 0
+
+
+def test_every_job_of_one_look_is_called_for(books: Books) -> None:
+    runner, woken = intake(books, pipeline("image"))
+    for sop in ("1", "2", "3"):
+        books.arrive(sop)
+    assert runner.run_once() == 3
+    assert sorted(woken) == sorted(report.job.id for report in books.reports.jobs())
+
+
+def test_a_late_instance_takes_back_the_results_of_its_own_pipeline_and_title_alone(books: Books) -> None:
+    runner, _ = intake(books, pipeline("study", "a"), pipeline("study", "b"), pipeline("study", "c", ("OTHER",)))
+    assert complete(runner, books, "1") == 2
+    assert complete(runner, books, "1", called_ae="OTHER") == 1
+    assert complete(runner, books, "2") == 2
+    reports = {report.job.id: report.job for report in books.reports.jobs()}
+    replaced = {job.pipeline: reports[job.supersedes].pipeline for job in reports.values() if job.supersedes}
+    assert replaced == {"a": "a", "b": "b"}
+    assert {job.pipeline for job in reports.values() if job.state is JobState.SUPERSEDED} == {"a", "b"}
+
+
+def test_a_pipeline_at_two_titles_reads_of_a_study_what_each_was_sent(books: Books) -> None:
+    runner, _ = intake(books, pipeline("study", titles=("PELLUCID", "OTHER")))
+    books.arrive("1")
+    assert complete(runner, books, "2", called_ae="OTHER") == 2
+    read = {report.job.called_ae: report.job for report in books.reports.jobs()}
+    assert read["PELLUCID"].sop_instance_uids == ("1",)
+    assert read["OTHER"].sop_instance_uids == ("2",)
+    assert complete(runner, books, "3", called_ae="OTHER") == 1
+    newest = books.reports.jobs()[0].job
+    assert newest.sop_instance_uids == ("2", "3")
+    assert newest.supersedes == read["OTHER"].id
+
+
 def test_the_called_title_chooses_the_pipeline(books: Books) -> None:
     runner, _ = intake(books, pipeline("image", "a"), pipeline("image", "b", ("OTHER",)))
     books.arrive("1", called_ae="OTHER")

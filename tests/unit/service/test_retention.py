@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from retention_house import House
 
-from service.audit.chain import AuditLog, write_place
-from service.audit.trail import Trail
+from service.audit.chain import write_place
 from service.audit.verify import verify
 from service.errors import StoreError
-from service.ledger.creation import NewJob
-from service.ledger.transactions import moment
-from service.outbox import open_outbox
-from service.records import OutboxObject
-from service.retention import DAY_S, Keeper, Purge
-from service.retention_commands import purge_regularly
-from service.settings import load_settings
-from service.spool import open_spool
+from service.retention import DAY_S, Purge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,105 +18,8 @@ if TYPE_CHECKING:
     from bucket import Bucket
     from conftest import Books
 
-    from service.ledger.work import Claim
 
 NOTHING = Purge()
-
-
-class House:
-    """A state folder with one study in it, and a clock that the test moves."""
-
-    def __init__(self, folder: Path, books: Books, **settings: str) -> None:
-        variables = {
-            "PELLUCID__STATE__DIRECTORY": str(folder),
-            "PELLUCID__RETENTION__INSTANCES_DAYS": "10",
-            "PELLUCID__RETENTION__RESULTS_DAYS": "30",
-            "PELLUCID__RETENTION__AUDIT_DAYS": "100",
-            **{f"PELLUCID__{name}": value for name, value in settings.items()},
-        }
-        self.settings = load_settings(None, variables)
-        self.folder = folder
-        self.books = books
-        self.clock = self.books.clock
-        self.clock.now = 1_770_000_000.0
-        self.spool, self.outbox = open_spool(self.settings), open_outbox(self.settings)
-        self.spool.prepare()
-        self.log = AuditLog(folder / "audit", self.clock)
-        self.trail = Trail(self.log, process="test", clock=self.clock)
-        self.keeper = Keeper(
-            self.settings,
-            self.books.engine,
-            spool=self.spool,
-            outbox=self.outbox,
-            audit_log=self.log,
-            trail=self.trail,
-            clock=self.clock,
-        )
-
-    def receive(self, sop: str = "1.2.3.4", *, content: bytes = b"pixels", study: str = "1.2.3") -> Path:
-        incoming = self.spool.receive()
-        incoming.write(content)
-        key = self.spool.keep(incoming, study_instance_uid=study, sop_instance_uid=sop)
-        self.books.arrive(
-            sop, study=study, key=key, sha256=incoming.sha256, size=len(content), received_at=moment(self.clock.now)
-        )
-        self.books.arrivals.close_association("a")
-        return self._old("spool", "instances", key)
-
-    def make_job(self, sop: str = "1.2.3.4", *, study: str = "1.2.3") -> str:
-        job = NewJob(
-            id=sop.replace(".", "").ljust(32, "0"),
-            study_instance_uid=study,
-            pipeline="chest",
-            pipeline_version="1",
-            model_sha256="m" * 64,
-            calling_ae="PACS",
-            called_ae="PELLUCID",
-            priority="routine",
-            sop_instance_uids=(sop,),
-        )
-        self.books.work.assign([job], self.books.arrivals.unassigned())
-        self.clock.now += 11
-        ((_, _, last),) = self.books.arrivals.complete_studies(quiet_period_s=10)
-        self.books.work.complete_study(study, "PELLUCID", last, [])
-        return job.id
-
-    def claim(self, job: str) -> Claim:
-        claim = self.books.work.claim(job, lease_s=30, maximum_attempts=3)
-        assert claim is not None
-        return claim
-
-    def finish(self, job: str) -> Path:
-        key = self.outbox.keep(job, b"result")
-        made = OutboxObject(
-            sop_instance_uid=f"2.25.{job[:4]}",
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
-            study_instance_uid="1.2.3",
-            series_instance_uid="2.25.2",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            job_id=job,
-            kind="secondary-capture",
-            key=key,
-            sha256="b" * 64,
-            size=6,
-        )
-        self.books.work.finish(self.claim(job), [made], ["pacs"])
-        return self._old("outbox", key)
-
-    def _old(self, *parts: str) -> Path:
-        """Return where a file lies, made as old as only files are that may go."""
-        path = self.folder.joinpath(*parts)
-        if path.exists():
-            long_ago = time.time() - 3600
-            os.utime(path, (long_ago, long_ago))
-        return path
-
-    def deliver(self) -> None:
-        (delivery,) = self.books.deliveries.claim("pacs", lease_s=60)
-        self.books.deliveries.delivered(delivery)
-
-    def days_pass(self, days: float) -> None:
-        self.clock.now += days * DAY_S
 
 
 @pytest.fixture
@@ -347,37 +239,3 @@ def test_each_purge_is_in_the_audit_trail(house: House) -> None:
     house.days_pass(11)
     house.keeper.purge()
     assert [record.kind for record, _ in house.log.records()] == ["deleted"]
-
-
-def test_the_command_says_what_it_would_delete(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from service.cli import main; main()", "purge", "--dry-run", "--json"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PELLUCID__STATE__DIRECTORY": str(tmp_path / "state")},
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["dry_run"] is True
-    assert found["instances"] == 0
-
-
-def test_purging_by_itself_goes_on_until_it_is_told_to_stop(house: House) -> None:
-    house.receive()
-    house.finish(house.make_job())
-    house.deliver()
-    left = house.folder / "outbox" / house.outbox.keep("f" * 32, b"left by a worker that died")
-    os.utime(left, (0, 0))
-    stop = threading.Event()
-    thread = threading.Thread(target=purge_regularly, args=(house.settings, stop), daemon=True)
-    thread.start()
-    for _ in range(600):
-        if not left.exists():
-            break
-        time.sleep(0.05)
-    stop.set()
-    thread.join(timeout=10)
-    assert not left.exists()
-    assert not thread.is_alive()
