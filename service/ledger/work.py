@@ -11,7 +11,7 @@ from service.ledger import leases
 from service.ledger.arrivals import inputs_of
 from service.ledger.creation import create, earlier, end_job, objects_to_replace
 from service.ledger.rows import delivery_row, job_from, object_row
-from service.ledger.schema import announced, arrivals, deliveries, jobs, objects, studies
+from service.ledger.schema import PURGED, announced, arrivals, deliveries, jobs, objects, studies
 from service.ledger.transactions import Ledger, insert_all_missing
 from service.records import DeliveryState, Instance, Job, JobState, OutboxObject
 
@@ -234,6 +234,8 @@ class Work(Ledger):
             if row is None:
                 raise ValueError(f"there is no job {job_id}")
             if row.state in (JobState.FAILED, JobState.REFUSED):
+                if any(instance.key == PURGED for instance in inputs_of(connection, job_id)):
+                    raise ValueError(f"the images of job {job_id} were deleted by retention: send them again first")
                 connection.execute(
                     update(jobs)
                     .where(jobs.c.id == job_id)

@@ -10,6 +10,7 @@ from retention_house import House
 from service.audit.chain import write_place
 from service.audit.verify import verify
 from service.errors import StoreError
+from service.records import JobState
 from service.retention import DAY_S, Purge
 
 if TYPE_CHECKING:
@@ -173,6 +174,20 @@ def test_a_study_still_names_what_is_deleted_without_a_key(house: House) -> None
     house.receive("1.2.3.5")
     instances = house.books.arrivals.instances_of_study("1.2.3", "PELLUCID")
     assert [bool(instance.key) for instance in instances] == [False, True]
+
+
+def test_a_job_whose_images_are_deleted_is_tried_again_when_they_came_again(house: House) -> None:
+    house.receive()
+    name = house.make_job()
+    claim = house.books.work.claim(name, lease_s=30, maximum_attempts=3)
+    assert claim is not None
+    house.books.work.finish(claim, [], [], state=JobState.REFUSED)
+    house.days_pass(11)
+    assert house.keeper.purge().instances == 1
+    with pytest.raises(ValueError, match="send them again"):
+        house.books.work.retry(name)
+    house.receive()
+    assert house.books.work.retry(name)
 
 
 def test_what_was_set_aside_goes_too(house: House) -> None:
