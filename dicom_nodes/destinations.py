@@ -23,10 +23,16 @@ def find_peer(settings: Settings, name: str) -> Peer:
     """Look a destination up in `[peers]`: `@AE` by AE title, else by name.
 
     Raises:
-        UnknownDestinationError: no section fits; the message says what to add.
+        UnknownDestinationError: no section fits, or several that differ; the message says what to do.
     """
     if name.startswith("@"):
-        peer = next((entry for entry in settings.peers.values() if entry.ae_title == name[1:]), None)
+        titled = [entry for entry in settings.peers.values() if entry.ae_title == name[1:]]
+        if len({(entry.host, entry.port, entry.url) for entry in titled}) > 1:
+            # One of them did not send the study: a guess may carry a patient's results to another house.
+            raise UnknownDestinationError(
+                f"{len(titled)} [peers] sections have AE title {name[1:]}: name one in the pipeline's destinations"
+            )
+        peer = next(iter(titled), None)
         missing = f"no [peers] section has AE title {name[1:]}: add one"
     else:
         peer = settings.peers.get(name)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -245,7 +246,8 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
             found="there is no [peers] section: results have nowhere to go",
             advice="add [peers.NAME] with ae_title, host and port of the PACS",
         )
-    for name in settings.peers:
+    titles = Counter(peer.ae_title for peer in settings.peers.values())
+    for name in (*settings.peers, *(f"@{title}" for title, count in titles.items() if count > 1)):
         try:
             way = _verify(replace(find_destination(settings, name), timeout_s=_TIMEOUT_S))
         except (DestinationError, UnknownDestinationError) as error:

@@ -161,6 +161,16 @@ def test_an_unknown_destination_waits_and_says_what_to_add(archive: Archive, tmp
     assert reports.jobs()[0].rejected == 0
 
 
+def test_a_title_of_two_places_waits_and_is_never_guessed(archive: Archive, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, archive.port)
+    other = settings.peers["archive"].model_copy(update={"host": "192.0.2.1"})
+    settings = settings.model_copy(update={"peers": {**settings.peers, "other": other}})
+    reports = finished_job(settings, tmp_path, destination="@PACS")
+    assert Sender(settings).deliver("@PACS", threading.Event()) == 0
+    assert "2 [peers] sections have AE title PACS" in reports.jobs()[0].delivery_reason
+    assert find_destination(settings, "archive").port == archive.port
+
+
 def test_all_objects_for_an_unknown_destination_wait_together(
     archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -101,6 +101,14 @@ def test_doctor_finds_nothing_wrong_with_a_destination_that_answers(listener: St
             State.PROBLEM,
             "out of reach",
         ),
+        (
+            {
+                "PELLUCID__PEERS": '{a = {ae_title = "X", host = "::1", port = 1}, b = {ae_title = "X", url = "http://h"}}'
+            },
+            "destination @X",
+            State.PROBLEM,
+            "2 [peers] sections have AE title X",
+        ),
         ({"PELLUCID__LISTENER__MINIMUM_FREE_MB": "999999999"}, "disk", State.PROBLEM, "refused"),
         ({"PELLUCID__LISTENER__HOST": "0.0.0.0"}, "listener", State.WARNING, "open to everybody"),  # noqa: S104
         ({"PELLUCID__PIPELINES__ENABLED": '["nothing"]'}, "pipelines", State.PROBLEM, "'nothing'"),

@@ -25,6 +25,12 @@ def test_every_setting_is_in_the_documented_file() -> None:
             assert f"\n{key} = " in text, f"{name}.{key}"
 
 
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pellucid.toml"
+    path.write_bytes(b"\xef\xbb\xbf[listener]\r\nport = 104\r\n")
+    assert load_settings(path, {}).listener.port == 104
+
+
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
     path.write_text("[listener]\nport = 104\nhost = '10.0.0.1'\n")
