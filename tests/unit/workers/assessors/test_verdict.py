@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from workers.assessors.plausibility import Plausibility
 from workers.assessors.stability import Stability
 from workers.assessors.verdict import UNMEASURED, judge, with_thresholds
 
+TRUST = Path(__file__).parents[4] / "docs" / "trust.md"
 HIGH = Criterion(measure="good", higher_is_better=True, caution=0.7, hide=0.3, reason="Too little: {value}.")
 LOW = Criterion(measure="bad", higher_is_better=False, caution=0.2, hide=None, reason="Too much: {value}.")
 
@@ -30,7 +33,9 @@ def figure(name: str, value: float) -> Measure:
         (0.69, 0.2, Verdict.CAUTION),
         (0.7, 0.21, Verdict.CAUTION),
         (0.7, 99.0, Verdict.CAUTION),
+        (0.3, 0.0, Verdict.CAUTION),
         (0.29, 0.0, Verdict.NOT_SHOWN),
+        (1.0, float("nan"), Verdict.CAUTION),
         (float("nan"), 0.0, Verdict.NOT_SHOWN),
     ],
 )
@@ -79,6 +84,22 @@ def test_every_reason_reads_as_a_sentence_and_hiding_is_stricter_than_caution(as
         assert "{" not in sentence
         if criterion.hide is not None:
             assert (criterion.hide < criterion.caution) is criterion.higher_is_better
+
+
+def test_thresholds_are_those_that_the_document_tells() -> None:
+    table = re.compile(
+        r"^\| `([\w-]+)` \| (above|below) ([\d.]+)( %)? \| (?:never|\2 ([\d.]+)(?: %)?) \|", re.MULTILINE
+    )
+    told = {}
+    for measure, side, caution, per_cent, hide in table.findall(TRUST.read_text(encoding="utf-8")):
+        scale = 100 if per_cent else 1
+        told[measure] = (side == "below", float(caution) / scale, float(hide) / scale if hide else None)
+    held = {
+        criterion.measure: (criterion.higher_is_better, criterion.caution, criterion.hide)
+        for assessor in (Faithfulness(), Stability(), Plausibility(), Agreement())
+        for criterion in assessor.criteria
+    }
+    assert told == held
 
 
 def test_a_map_of_which_nothing_was_measured_is_not_called_reliable() -> None:
