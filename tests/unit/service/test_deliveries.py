@@ -91,3 +91,32 @@ def test_a_destination_is_sent_only_the_kinds_it_can_show(books: Books) -> None:
     books.work.finish(claim, made, ["@OLD", "@NEW"], kinds={"@OLD": {"text-report"}})
     assert [each.object.kind for each in books.deliveries.claim("@OLD", lease_s=60)] == ["text-report"]
     assert len(books.deliveries.claim("@NEW", lease_s=60)) == 2
+
+
+def test_each_destination_of_an_object_is_settled_by_itself(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object()], ["@PACS", "@OTHER"])
+    (delivery,) = books.deliveries.claim("@PACS", lease_s=60)
+    books.deliveries.delivered(delivery)
+    books.clock.now += 3600
+    assert books.deliveries.due_destinations() == ["@OTHER"]
+
+
+def test_an_answer_is_for_what_still_waits_for_it(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object()], ["@PACS"])
+    (delivery,) = books.deliveries.claim("@PACS", lease_s=60)
+    books.deliveries.sent(delivery)
+    books.deliveries.asked([delivery], transaction_uid="2.25.7", again_after_s=60)
+    assert len(books.deliveries.of_transaction("2.25.7")) == 1
+    books.deliveries.postpone([delivery], reason="the PACS has lost it", first_s=0, longest_s=0)
+    assert books.deliveries.of_transaction("2.25.7") == []
+    # A request on its way meanwhile is about an object that is to be sent again: it puts nothing off.
+    books.deliveries.asked([delivery], transaction_uid="2.25.8", again_after_s=600)
+    assert len(books.deliveries.claim("@PACS", lease_s=60)) == 1

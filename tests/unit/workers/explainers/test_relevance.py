@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from captum.attr import LRP
@@ -10,7 +12,7 @@ from white_box import LABELS, Gated, Plain, Pooled, batch, classifier, drawn
 from service.errors import UnsupportedMethodError
 from workers.explainers.relevance import LrpAlphaBeta, LrpComposite, LrpEpsilon, LrpGamma
 from workers.explainers.relevance_flow import Composite, propagate
-from workers.explainers.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, Operation, Rule, redistribute
+from workers.explainers.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma, Operation, Rule, Sums, redistribute
 from workers.models.graphs import build_graph
 
 EXPLAINERS = {
@@ -129,6 +131,47 @@ def test_alpha_two_gives_the_supporters_twice_what_all_get() -> None:
     )
     shares = redistribute(AlphaBeta(alpha=2.0), operation, torch.ones(1, 3), torch.ones(1, 1))
     torch.testing.assert_close(shares, torch.tensor([[1.5, 0.5, -1.0]]))
+
+
+SUMS = Sums(
+    positive=torch.tensor([3.0, 1.0, 3.0]),
+    negative=torch.tensor([-1.0, -3.0, -1.0]),
+    bias=torch.tensor([0.0, 0.0, 1.0]),
+)
+"""Of three outputs: 2, -2, and 3 with a bias of 1."""
+
+
+def test_epsilon_moves_every_sum_away_from_zero_by_its_share_of_their_root_mean_square() -> None:
+    up, down = Epsilon(epsilon=0.5).factors(SUMS, torch.ones(3))
+    damping = 0.5 * math.sqrt((4 + 4 + 9) / 3)
+    torch.testing.assert_close(up, torch.tensor([1 / (2 + damping), -1 / (2 + damping), 1 / (3 + damping)]))
+    assert torch.equal(up, down)
+
+
+def test_gamma_favours_what_has_the_sign_of_the_sum() -> None:
+    up, down = Gamma(gamma=1.0).factors(SUMS, torch.ones(3))
+    torch.testing.assert_close(up, torch.tensor([2 / 5, -1 / 5, 2 / 7]))
+    torch.testing.assert_close(down, torch.tensor([1 / 5, -2 / 5, 1 / 7]))
+
+
+@pytest.mark.parametrize(
+    ("explainer", "first", "convolution", "dense"),
+    [
+        (LrpComposite(), Flat(), AlphaBeta(alpha=1.0), Epsilon(epsilon=0.0)),
+        (LrpEpsilon(), Epsilon(epsilon=0.25), Epsilon(epsilon=0.25), Epsilon(epsilon=0.25)),
+        (LrpGamma(), Gamma(gamma=0.25), Gamma(gamma=0.25), Epsilon(epsilon=0.0)),
+        (LrpAlphaBeta(alpha=2.0), AlphaBeta(alpha=2.0), AlphaBeta(alpha=2.0), Epsilon(epsilon=0.0)),
+    ],
+    ids=["lrp", "lrp-epsilon", "lrp-gamma", "lrp-alpha-beta"],
+)
+def test_each_method_has_the_rules_that_its_document_tells(
+    explainer: LrpComposite, first: Rule, convolution: Rule, dense: Rule
+) -> None:
+    loaded, image = classifier(Plain(), "4"), batch()
+    (explanation,) = explainer.explain(loaded, image, [0])
+    rules = Composite(first=first, convolution=convolution, dense=dense)
+    expected = propagate(torch.fx.symbolic_trace(loaded.network), image, [0], rules)[0, 0]
+    torch.testing.assert_close(explanation.map, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
 
 
 def test_an_operation_without_a_rule_is_named() -> None:
