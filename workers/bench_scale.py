@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,7 +29,7 @@ from service.ledger.work import Work
 from service.observe import configure_logging
 from service.outbox import open_outbox
 from service.pipelines import load_pipelines
-from service.queue import PROCESS, QUEUES, enqueue, make_app
+from service.queue import enqueue, make_app
 from service.settings import load_settings
 from service.spool import open_spool
 from workers.bench_books import (
@@ -40,13 +40,13 @@ from workers.bench_books import (
     fill,
     make_instance,
     make_job,
-    make_object,
     settle,
     unfinished,
 )
 from workers.phantom.files import write_samples
 from workers.sandbox import end, wait_until
 from workers.servers import postgresql_server, redis_server
+from workers.sleeping_worker import SleepingRunner, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -253,28 +253,6 @@ class Bench:
         return job.id
 
 
-class SleepingRunner:
-    """What a worker does with a job, with a model that sleeps."""
-
-    def __init__(self, settings: Settings, sleep_s: float) -> None:
-        self.engine = open_database(settings.database_url)
-        self._work = Work(self.engine)
-        self._spool, self._outbox = open_spool(settings), open_outbox(settings)
-        self._lease_s = settings.worker.lease_s
-        self._sleep_s = sleep_s
-
-    def run(self, job_id: str) -> None:
-        """Claim, read, sleep, write, finish."""
-        claim = self._work.claim(job_id, lease_s=self._lease_s, maximum_attempts=3)
-        if claim is None:
-            return
-        with self._spool.files(claim.inputs) as (path,):
-            content = path.read_bytes()
-        time.sleep(self._sleep_s)
-        key = self._outbox.keep(job_id, content + job_id.encode())
-        self._work.finish(claim, [make_object(claim.inputs[0].sop_instance_uid, job_id, key)], [DESTINATION])
-
-
 def _row(
     rows: Sequence[Row], workers: int, model: str, *, sleep_s: float, jobs: int, seconds: float, before: int
 ) -> Row:
@@ -290,18 +268,6 @@ def _row(
         ledger_jobs=before,
         cost_per_job_ms=round((seconds * workers / jobs - sleep_s) * 1000, 2),
     )
-
-
-def serve(variables: dict[str, str], sleep_s: float) -> None:
-    """Be one Celery worker, until SIGTERM."""
-    # Celery says goodbye on standard output, where the figures go.
-    os.dup2(2, 1)
-    settings = load_settings(None, variables)
-    app = make_app(settings)
-    runner = SleepingRunner(settings, sleep_s)
-    app.task(runner.run, name=PROCESS)
-    options: dict[str, Any] = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
-    app.Worker(pool="solo", queues=list(QUEUES), loglevel="ERROR", quiet=True, **options).start()
 
 
 def _numbers(text: str) -> list[int]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from service.pipelines import Explanation as Limits
     from service.results import Measure
     from workers.assessors.case import Assessor, Criterion
-    from workers.assessors.consensus import Consensus
     from workers.assessors.regions import Regions
     from workers.interfaces import Classifier, Explainer
 
@@ -150,19 +149,12 @@ def explain_input(
         run.explain(explainer, labels)
     names = [explainer.name for explainer in explainers]
     verdicts = _Verdicts(run, to_source=to_source, doubts=doubts or {})
-    attributions = [a for name in names for a in verdicts.of_method(name)]
-    sentences: list[str] = []
-    for label in labels:
-        passed = verdicts.passed(label)
-        found = contradictions(run.scene, passed, classifier.card.labels[label].name)
-        sentences += found
-        members = verdicts.members(label)
-        if limits.consensus and (joined := consensus(members, *run.scene.grid)):
-            divided = bool(contradictions(run.scene, members, ""))
-            attributions.append(verdicts.of_consensus(joined, label, members, divided=divided))
+    attributions = [attribution for name in names for attribution in verdicts.of_method(name)]
+    if limits.consensus:
+        attributions += [joined for label in labels if (joined := verdicts.of_consensus(label))]
     return Explained(
         attributions=tuple(attributions),
-        contradictions=tuple(sentences),
+        contradictions=tuple(sentence for label in labels for sentence in verdicts.contradictions(label)),
         unavailable=tuple(run.unavailable[name] for name in names if name in run.unavailable),
     )
 
@@ -182,7 +174,12 @@ class _Verdicts:
         self._doubts = doubts
         self._assessed = {key: self._assess(subject) for key, subject in run.subjects.items()}
 
-    def passed(self, label: int) -> list[Subject]:
+    def contradictions(self, label: int) -> tuple[str, ...]:
+        """Return a sentence for each pair of maps of a label that may be shown and mark different places."""
+        finding = self._run.scene.classifier.card.labels[label].name
+        return contradictions(self._run.scene, self._passed(label), finding)
+
+    def _passed(self, label: int) -> list[Subject]:
         """Return the maps of a label that may be shown."""
         return [
             subject
@@ -190,9 +187,9 @@ class _Verdicts:
             if subject.label == label and self._assessed[key].verdict is not Verdict.NOT_SHOWN
         ]
 
-    def members(self, label: int) -> list[Subject]:
+    def _members(self, label: int) -> list[Subject]:
         """Return the maps that a consensus joins: the reliable ones, or all that passed when those are too few."""
-        passed = self.passed(label)
+        passed = self._passed(label)
         best = [s for s in passed if self._assessed[s.method, s.label].verdict is Verdict.RELIABLE]
         return best if len(best) >= FEWEST else passed
 
@@ -205,16 +202,20 @@ class _Verdicts:
                 found.append(self._attribution(subject, explanation.parameters, explanation.seconds))
         return found
 
-    def of_consensus(self, joined: Consensus, label: int, members: Sequence[Subject], *, divided: bool) -> Attribution:
-        """Return the consensus of the maps of one label, measured as they were."""
+    def of_consensus(self, label: int) -> Attribution | None:
+        """Return the consensus of the maps of one label, measured as they were; None when too few passed."""
+        members = self._members(label)
+        joined = consensus(members, *self._run.scene.grid)
+        if joined is None:
+            return None
         begun = time.perf_counter()
         subject = Subject(method=METHOD, title=TITLE, label=label, map=joined.map)
         measures = self._run.assess(subject, comparative=False)
         measures += medians([self._run.measures[member.method, label] for member in members], measures)
         self._run.measures[METHOD, label] = measures
         asked = sum(subject.label == label for subject in self._run.subjects.values())
-        passed = len(self.passed(label))
-        doubts = [DIVIDED] if divided else []
+        passed = len(self._passed(label))
+        doubts = [DIVIDED] if contradictions(self._run.scene, members, "") else []
         if 2 * passed < asked:
             doubts.append(MINORITY.format(passed=passed, asked=asked))
         self._assessed[METHOD, label] = self._judge(subject, measures, doubts)
