@@ -15,3 +15,17 @@ def walk(dataset: Dataset) -> Iterator[Dataset]:
     for item in dataset.get("ContentSequence", ()):
         yield item
         yield from walk(item)
+
+
+def named(dataset: Dataset, value: str) -> list[Dataset]:
+    """All content items whose concept name has this code value."""
+    return [
+        item
+        for item in walk(dataset)
+        if "ConceptNameCodeSequence" in item and item.ConceptNameCodeSequence[0].CodeValue == value
+    ]
+
+
+def groups(dataset: Dataset) -> list[Dataset]:
+    """All measurement groups (TID 1410 and 1501)."""
+    return named(dataset, "125007")
