@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
-
-from dicom_nodes.objects.attributes import text
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 MANUFACTURER = "Pellucid"
 MODEL_NAME = "Pellucid explanation service"
@@ -45,14 +39,9 @@ def device_uid(*, model_sha256: str) -> str:
     return derived_uid("device", model_sha256)
 
 
-def is_ours(dataset: Dataset) -> bool:
-    """Tell whether Pellucid made an object, by its equipment.
+def is_our_equipment(manufacturer: str, model_name: str) -> bool:
+    """Tell whether Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) are those that we write.
 
     The SOP class does not say: a chest radiograph can arrive as Secondary Capture.
     """
-    return is_our_equipment(text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName"))
-
-
-def is_our_equipment(manufacturer: str, model_name: str) -> bool:
-    """Tell whether Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) are those that we write."""
     return manufacturer == MANUFACTURER and model_name == MODEL_NAME

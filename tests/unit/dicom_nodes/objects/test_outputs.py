@@ -57,7 +57,7 @@ def assert_common(name: str, data: bytes, header: Dataset) -> None:
     assert written.SeriesInstanceUID != header.SeriesInstanceUID
     assert written.SeriesDescription.startswith("AI ")
     assert written.SeriesDescription.endswith("(chest-xray-pneumonia)")
-    assert identity.is_ours(written)
+    assert identity.is_our_equipment(written.Manufacturer, written.ManufacturerModelName)
     (equipment,) = written.ContributingEquipmentSequence
     assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
     assert equipment.DeviceUID == identity.device_uid(model_sha256="ab" * 32)

@@ -132,8 +132,7 @@ def test_it_lies_in_the_study_in_a_series_of_its_own(source: Make, saved: Save, 
     assert dataset.ImageType == ["DERIVED", "SECONDARY"]
     assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == read.header.SOPInstanceUID
     assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == read.header.SeriesInstanceUID
-    assert identity.is_ours(dataset)
-    assert not identity.is_ours(read.header)
+    assert identity.is_our_equipment(dataset.Manufacturer, dataset.ManufacturerModelName)
 
 
 def test_the_contributing_equipment_names_the_model(source: Make, saved: Save, result: Results) -> None:
