@@ -7,97 +7,24 @@ import ssl
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import Authority, Pair
-from network import AE, cr_image, write_image
-from prometheus_client import CollectorRegistry
+from certificates import Authority
+from network import cr_image, write_image
 from require import require_tool
 
-from dicom_nodes.budgets import Limits
 from dicom_nodes.client import send, verify
-from dicom_nodes.listener import StorageService
 from dicom_nodes.outgoing import SendFile
-from dicom_nodes.peers import Peers
-from dicom_nodes.reception import Store
-from dicom_nodes.requestor import Destination
-from dicom_nodes.server import Server
 from dicom_nodes.status import Verdict
-from dicom_nodes.witness import RecordingWitness
-from service.audit.chain import AuditLog
-from service.audit.trail import Trail
 from service.errors import DestinationError
-from service.ledger.arrivals import Arrivals
-from service.ledger.database import open_database
-from service.metrics import ListenerMetrics
 from service.sections import Peer
-from service.spool import Spool
-from service.tls import ServerContexts, client_context
+from tests.tls_station import HANDSHAKE_S, House, dcmtk, destination, tls_station
 from workers.sandbox import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
-
-
-HANDSHAKE_S = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class House:
-    """A listener's TLS server with an authority of its own."""
-
-    port: int
-    authority: Authority
-    spool: Spool
-    audit: AuditLog
-    registry: CollectorRegistry
-
-    def stored(self) -> int:
-        return len([path for path in self.spool.root.rglob("*.dcm")])  # noqa: C416
-
-    def alerts(self) -> int:
-        return sum(record.kind == "alert" for record, _ in self.audit.records())
-
-    def turned_away(self, reason: str) -> float:
-        return self.registry.get_sample_value("pellucid_associations_rejected_total", {"reason": reason}) or 0.0
-
-
-@contextmanager
-def tls_station(
-    folder: Path, authority: Authority, peers: Mapping[str, Peer], *, known_only: bool, crl: str = ""
-) -> Iterator[House]:
-    engine = open_database(f"sqlite:///{folder / 'ledger.sqlite'}")
-    spool = Spool(folder / "spool")
-    spool.prepare()
-    registry = CollectorRegistry()
-    audit = AuditLog(folder / "audit")
-    witness = RecordingWitness(Trail(audit, process="listener"), ListenerMetrics(registry))
-    own = authority.issue("listener")
-    server = Server(
-        StorageService(
-            Store(spool=spool, arrivals=Arrivals(engine), stored=lambda: None, witness=witness),
-            called={AE},
-            calling=(),
-            peers=Peers(peers, known_only=known_only),
-        ),
-        host="127.0.0.1",
-        port=0,
-        limits=Limits(association_timeout_s=HANDSHAKE_S, network_timeout_s=20.0),
-        tls=ServerContexts(
-            certificate=str(own.certificate), key=str(own.key), trusted=str(authority.path), crl=crl
-        ).current,
-        turned_away=witness.turned_away,
-    )
-    server.start()
-    try:
-        yield House(port=server.port, authority=authority, spool=spool, audit=audit, registry=registry)
-    finally:
-        server.stop(grace_s=1.0)
-        engine.dispose()
 
 
 @pytest.fixture
@@ -109,26 +36,6 @@ def authority(tmp_path: Path) -> Authority:
 def house(tmp_path: Path, authority: Authority) -> Iterator[House]:
     with tls_station(tmp_path, authority, {}, known_only=False) as house:
         yield house
-
-
-def dcmtk(tool: str, house: House, own: Pair | None, *arguments: str, trusted: Path | None = None) -> int:
-    """Run one of dcmtk's programs over TLS and return its exit code."""
-    secured = ["+tls", str(own.key), str(own.certificate)] if own else ["+tla"]
-    trusting = ["+cf", str(trusted or house.authority.path)]
-    place = ["-aec", AE, "-aet", "CT1", "127.0.0.1", str(house.port)]
-    command = [require_tool(tool), *secured, *trusting, *place, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode
-
-
-def destination(house: House, own: Pair | None = None, **changes: object) -> Destination:
-    context = client_context(
-        trusted=str(house.authority.path),
-        certificate=str(own.certificate) if own else "",
-        key=str(own.key) if own else "",
-        check_name=not changes.get("certificate"),
-    )
-    values = {"host": "127.0.0.1", "port": house.port, "called": AE, "calling": "CT1", "timeout_s": 20.0}
-    return Destination(**{**values, "tls": context, **changes})
 
 
 def test_dcmtk_verifies_and_stores_over_tls(house: House, tmp_path: Path) -> None:
@@ -307,46 +214,6 @@ def test_what_arrived_is_audited_when_its_association_ends(house: House, tmp_pat
     text = b"".join(path.read_bytes() for path in house.audit.segments())
     assert b"1.2.3" in text
     assert b"Mustermann" not in text
-
-
-def test_a_revoked_certificate_is_refused_and_others_are_served(tmp_path: Path, authority: Authority) -> None:
-    stolen, good = authority.issue("CT1"), authority.issue("CT2")
-    crl = authority.revoke(stolen)
-    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house:
-        assert dcmtk("echoscu", house, stolen) != 0
-        assert dcmtk("echoscu", house, good) == 0
-        assert house.turned_away("tls") == 1
-
-
-def test_a_list_that_is_replaced_counts_from_the_next_connection_on(tmp_path: Path, authority: Authority) -> None:
-    own = authority.issue("CT1")
-    crl = authority.revoke()
-    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house:
-        verify(destination(house, own))
-        crl.write_text("half written", encoding="ascii")
-        verify(destination(house, own))
-        authority.revoke(own)
-        with pytest.raises(DestinationError):
-            verify(destination(house, own))
-
-
-@pytest.mark.parametrize("fault", ["ended", "of another authority"])
-def test_without_a_valid_list_nobody_of_that_issuer_is_accepted(
-    tmp_path: Path, authority: Authority, fault: str
-) -> None:
-    other = Authority(tmp_path / "other", "Somebody else")
-    crl = authority.revoke(days=-1) if fault == "ended" else other.revoke()
-    with tls_station(tmp_path, authority, {}, known_only=False, crl=str(crl)) as house, pytest.raises(DestinationError):
-        verify(destination(house, authority.issue("CT1")))
-
-
-def test_a_server_whose_certificate_was_revoked_gets_nothing(house: House) -> None:
-    crl = house.authority.revoke(
-        Pair(certificate=house.authority.path.parent / "listener.pem", key=house.authority.path)
-    )
-    context = client_context(trusted=str(house.authority.path), crl=str(crl))
-    with pytest.raises(DestinationError):
-        verify(destination(house, house.authority.issue("CT1"), tls=context))
 
 
 def test_a_client_that_asks_to_negotiate_anew_is_cut_off(house: House) -> None:
