@@ -26,7 +26,8 @@ _MADE_BY = {
     "DRW": "by drawing",
     "SD": "by scanning a document",
 }
-"""Conversion types (PS3.3 section C.8.6.1) of what is no film: another program's results come so, in its study."""
+"""Conversion types (PS3.3 section C.8.6.1) of what is no film: another program's results come so, in its study. But
+films that were converted from other formats say WSD too, so that alone is no reason."""
 _RESULTS = frozenset({"SEG", "RWV", "RTDOSE"})
 """Modalities of what has pixels, and is computed."""
 _SIDES = frozenset("AP")
@@ -56,7 +57,7 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
 
 def is_result(header: ImageHeader) -> bool:
     """Tell whether an instance is no image that somebody took: a report, marks, what a program or workstation made."""
-    return header.rows < 1 or header.columns < 1 or header.modality in _RESULTS or header.conversion_type in _MADE_BY
+    return header.rows < 1 or header.columns < 1 or header.modality in _RESULTS or bool(_conversion(header))
 
 
 def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:
@@ -76,6 +77,8 @@ def _pixels(header: ImageHeader) -> str | None:
 
 def _conversion(header: ImageHeader) -> str | None:
     made = _MADE_BY.get(header.conversion_type)
+    if header.conversion_type == "WSD" and not header.marked_up:
+        return None
     return f"a picture made {made} (conversion type {header.conversion_type}), no film" if made else None
 
 

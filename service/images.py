@@ -22,6 +22,8 @@ class ImageHeader:
     sop_class_uid: str = ""
     conversion_type: str = ""
     """How a Secondary Capture came about (0008,0064); images from a modality say nothing."""
+    marked_up: bool = False
+    """It says that annotation is burned in (0028,0301), or names images that it was made from (0008,2112)."""
     modality: str = ""
     body_part: str = ""
     view_position: str = ""

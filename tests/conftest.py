@@ -17,6 +17,11 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
+def pytest_configure() -> None:
+    """Let torch's threads sleep while they wait, as `pellucid` does: a busy machine would time tests out."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @pytest.fixture(scope="session")
 def shared_dicom() -> Path:
     """Real DICOM files beside the checkout."""

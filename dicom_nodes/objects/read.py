@@ -82,6 +82,7 @@ def image_header(dataset: Dataset) -> ImageHeader:
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         sop_class_uid=text(dataset, "SOPClassUID"),
         conversion_type=code_string(dataset, "ConversionType"),
+        marked_up=code_string(dataset, "BurnedInAnnotation") == "YES" or bool(items(dataset, "SourceImageSequence")),
         modality=code_string(dataset, "Modality"),
         body_part=code_string(dataset, "BodyPartExamined"),
         view_position=code_string(dataset, "ViewPosition"),

@@ -180,7 +180,7 @@ def test_results_of_others_in_a_study_get_no_note_that_they_were_not_analysed(
 ) -> None:
     place = House(tmp_path / "house", report_refused=True)
     picture = dcmread(films[0])
-    picture.ConversionType = "WSD"
+    picture.ConversionType, picture.BurnedInAnnotation = "WSD", "YES"
     picture.save_as(films[0])
     marks = dcmread(films[1])
     del marks.PixelData, marks.Rows, marks.Columns

@@ -32,8 +32,8 @@ def test_a_film_that_says_little_is_read() -> None:
     assert reason(body_part="", view_position="", patient_orientation=()) is None
 
 
-@pytest.mark.parametrize("conversion_type", ["", "DF", "DI", "DV", "SI"])
-def test_a_digitised_film_is_read(conversion_type: str) -> None:
+@pytest.mark.parametrize("conversion_type", ["", "DF", "DI", "DV", "SI", "WSD"])
+def test_a_digitised_or_converted_film_is_read(conversion_type: str) -> None:
     assert reason(conversion_type=conversion_type) is None
 
 
@@ -54,7 +54,7 @@ def test_a_digitised_film_is_read(conversion_type: str) -> None:
         ({"species": "Canis lupus familiaris"}, "animal"),
         ({"rows": 63}, "63 x 900 pixels: this model needs at least 64 x 64"),
         ({"columns": 63}, "1000 x 63 pixels"),
-        ({"conversion_type": "WSD"}, "made on a workstation"),
+        ({"conversion_type": "WSD", "marked_up": True}, "made on a workstation"),
         ({"conversion_type": "SYN"}, "made by a program"),
         ({"conversion_type": "DRW"}, "made by drawing"),
         ({"conversion_type": "SD"}, "scanning a document"),
@@ -86,7 +86,8 @@ def test_a_modality_must_be_both_the_models_and_the_pipelines(
 @pytest.mark.parametrize(
     "changes",
     [{"modality": "SEG"}, {"modality": "RWV"}, {"modality": "RTDOSE"}, {"rows": 0}, {"columns": 0}]
-    + [{"conversion_type": kind} for kind in ("WSD", "SYN", "DRW", "SD")],
+    + [{"conversion_type": kind} for kind in ("SYN", "DRW", "SD")]
+    + [{"conversion_type": "WSD", "marked_up": True}],
 )
 def test_what_was_computed_or_drawn_is_a_result_and_a_film_is_none(changes: dict[str, object]) -> None:
     assert is_result(replace(CHEST, **changes))
