@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -186,11 +187,9 @@ def test_a_body_without_its_last_boundary_is_an_error(door: Entrance, tmp_path: 
 def test_garbage_is_answered_or_hung_up_on(garbage: bytes, door: Entrance, tmp_path: Path) -> None:
     with socket.create_connection(("127.0.0.1", door.server.port)) as client:
         client.settimeout(20)
-        try:
+        with contextlib.suppress(ConnectionResetError):
             client.sendall(garbage + b"\r\n\r\n")
             assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
-        except ConnectionResetError:
-            assert comes_true(lambda: True, 1)
     assert door.post(multipart(image(tmp_path, "1.2.3.4"))).status_code == 200
 
 
