@@ -112,7 +112,8 @@ def complete(runner: Intake, books: Books, sop: str, **changes: object) -> int:
 def test_a_complete_study_gets_no_second_job_of_a_pipeline_of_images(books: Books) -> None:
     runner, _ = intake(books, pipeline("image"))
     books.arrive("1")
-    assert runner.run_once() == 1
+    books.arrive("2")
+    assert runner.run_once() == 2
     books.arrivals.close_association("a")
     books.clock.now += 11
     assert runner.run_once() == 0
