@@ -69,3 +69,16 @@ def test_a_job_comes_back_when_versions_go_forth_and_back(books: Books) -> None:
         "old": JobState.QUEUED,
         "new": JobState.SUPERSEDED,
     }
+
+
+def test_a_late_instance_supersedes_the_job_that_came_back_not_the_newest_one(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job("old")], [])
+    books.clock.now += 1
+    for held, wanted in (("old", "new"), ("new", "old")):
+        claim = books.work.claim(held, **LEASE)
+        assert claim
+        books.work.replace(claim, new_job(wanted), reason="made for another model")
+    books.arrive("2")
+    assert complete(books, new_job("late", "1", "2"))
+    assert {report.job.id: report.job.supersedes for report in books.reports.jobs()}["late"] == "old"
