@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 
 def test_it_counts_what_two_workers_do(redis_url: str, postgresql_url: str) -> None:
-    arguments = ["--workers", "1,2", "--sleep", "0.2", "--ledger", "150", "--json"]
+    arguments = ["--real", "1", "--workers", "1,2", "--sleep", "0.2", "--ledger", "150", "--json"]
     command = [sys.executable, "-c", "from service.cli import main; main()", "bench", "scale", *arguments]
     command += ["--database-url", postgresql_url, "--broker-url", redis_url]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert [row["workers"] for row in rows] == [1, 2, 2, 0]
+    assert [row["workers"] for row in rows] == [1, 1, 2, 2, 0]
+    assert [row["model"] for row in rows] == ["pneumonia-compact", "sleeps", "sleeps", "none", "none"]
     for row in rows:
         assert {"workers", "jobs_per_s", "efficiency", "ledger_jobs", "cost_per_job_ms"} <= set(row)
         assert row["jobs_per_s"] > 0
-    assert rows[0]["jobs_per_s"] <= 5.0
+    assert rows[1]["jobs_per_s"] <= 5.0
     assert rows[-1]["ledger_jobs"] >= 150
     engine = open_database(postgresql_url)
     with engine.connect() as connection:
