@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, select, update
 
 from service.ledger import leases
 from service.ledger.arrivals import inputs_of
@@ -105,19 +105,16 @@ class Work(Ledger):
         whose holder died waits for none: its last call was answered.
         """
         now = self.clock()
+        steps = ((jobs.c.wake_ups <= calls, patience_s * 2 ** (calls - 1)) for calls in range(1, 7))
+        waited = func.abs(now - jobs.c.enqueued_at) >= case(*steps, else_=patience_s * 64)
         with self.reading() as connection:
             rows = connection.execute(
-                select(jobs.c.id, jobs.c.priority, jobs.c.enqueued_at, jobs.c.wake_ups, jobs.c.lease_until)
-                .where(leases.claimable(now))
+                select(jobs.c.id, jobs.c.priority)
+                .where(leases.claimable(now), waited | (jobs.c.enqueued_at < jobs.c.lease_until))
                 .order_by(jobs.c.enqueued_at)
                 .limit(limit)
             )
-            return [
-                (row.id, row.priority)
-                for row in rows
-                if row.enqueued_at < row.lease_until
-                or abs(now - row.enqueued_at) >= patience_s * 2 ** min(max(row.wake_ups - 1, 0), 6)
-            ]
+            return [(row.id, row.priority) for row in rows]
 
     def claim(self, job_id: str, *, lease_s: float, maximum_attempts: int) -> Claim | None:
         """Take a job for `lease_s`; None when there is nothing to do: held, finished or unknown.

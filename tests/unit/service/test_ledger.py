@@ -160,6 +160,18 @@ def test_forgotten_jobs_are_called_again_with_growing_patience(books: Books) -> 
     assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
 
 
+def test_jobs_that_are_borne_with_stand_before_no_lost_call(books: Books) -> None:
+    books.arrive("1")
+    books.arrive("2")
+    books.work.assign([new_job("patient"), new_job("lost", "2")], [])
+    for _ in range(6):
+        books.work.wake("patient")
+    books.clock.now += 1
+    books.work.wake("lost")
+    books.clock.now += 21
+    assert books.work.forgotten(patience_s=20, limit=1) == [("lost", "routine")]
+
+
 def test_a_job_whose_holder_died_is_called_again_at_once_and_once(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])
