@@ -23,7 +23,8 @@ class ImageHeader:
     conversion_type: str = ""
     """How a Secondary Capture came about (0008,0064); images from a modality say nothing."""
     marked_up: bool = False
-    """It says that annotation is burned in (0028,0301), or names images that it was made from (0008,2112)."""
+    """It says that annotation is burned in (0028,0301), names images that it was made from (0008,2112), or calls itself
+    derived and secondary (0008,0008)."""
     modality: str = ""
     body_part: str = ""
     view_position: str = ""

@@ -82,7 +82,7 @@ def image_header(dataset: Dataset) -> ImageHeader:
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         sop_class_uid=text(dataset, "SOPClassUID"),
         conversion_type=code_string(dataset, "ConversionType"),
-        marked_up=code_string(dataset, "BurnedInAnnotation") == "YES" or bool(items(dataset, "SourceImageSequence")),
+        marked_up=_marked_up(dataset),
         modality=code_string(dataset, "Modality"),
         body_part=code_string(dataset, "BodyPartExamined"),
         view_position=code_string(dataset, "ViewPosition"),
@@ -97,6 +97,12 @@ def image_header(dataset: Dataset) -> ImageHeader:
         age_years=_age_years(dataset),
         descriptions=tuple(filter(None, (text(dataset, keyword) for keyword in _DESCRIPTIONS))),
     )
+
+
+def _marked_up(dataset: Dataset) -> bool:
+    burned_in = code_string(dataset, "BurnedInAnnotation") == "YES"
+    derived = {"DERIVED", "SECONDARY"} <= {value.upper() for value in texts(dataset, "ImageType")}
+    return burned_in or derived or bool(items(dataset, "SourceImageSequence"))
 
 
 def _species(dataset: Dataset) -> str:

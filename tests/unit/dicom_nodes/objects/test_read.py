@@ -314,11 +314,13 @@ def test_a_human_has_no_species_and_an_age_from_the_dates(source: Make, saved: S
     assert header.age_years == pytest.approx(56.9, abs=0.1)
 
 
-def test_a_picture_with_words_burned_in_or_made_of_other_images_says_so(source: Make, saved: Save) -> None:
+def test_a_picture_with_words_burned_in_or_derived_from_images_says_so(source: Make, saved: Save) -> None:
     _, plain = read_header(saved(source(RAMP, BurnedInAnnotation="NO")))
     _, annotated = read_header(saved(source(RAMP, BurnedInAnnotation="YES")))
-    _, derived = read_header(saved(source(RAMP, SourceImageSequence=[Dataset()])))
-    assert (plain.marked_up, annotated.marked_up, derived.marked_up) == (False, True, True)
+    _, made = read_header(saved(source(RAMP, SourceImageSequence=[Dataset()])))
+    _, derived = read_header(saved(source(RAMP, ImageType=["DERIVED", "SECONDARY", "AI"])))
+    _, processed = read_header(saved(source(RAMP, ImageType=["DERIVED", "PRIMARY"])))
+    assert [header.marked_up for header in (plain, annotated, made, derived, processed)] == [0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
