@@ -210,20 +210,23 @@ def known_explainers() -> tuple[Explainer, ...]:
 
 
 def write_check(folder: Path, check: Check) -> Path:
-    """Keep a check beside the card, as `check.json`; what was seen of other methods of the same weights stays."""
+    """Keep a check beside the card, as `check.json`; what it did not test, and was seen of the same weights, stays."""
     path = folder / FILE
-    tried = {method.method for method in check.methods}
-    methods = [asdict(method) for method in check.methods]
-    methods += [kept for kept in _methods_seen(path, check.sha256) if kept["method"] not in tried]
-    methods.sort(key=lambda entry: str(entry["method"]))
+    seen = _methods_seen(path, check.sha256)
+    for method in map(asdict, check.methods):
+        before = seen.get(method["method"], {})
+        if method["sanity_passed"] is None:
+            method |= {name: before[name] for name in ("sanity_passed", "sanity") if name in before}
+        seen[method["method"]] = method
+    methods = [seen[name] for name in sorted(seen)]
     content = {**asdict(check), "methods": methods, "passed": check.passed}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def _methods_seen(path: Path, sha256: str) -> list[dict[str, object]]:
+def _methods_seen(path: Path, sha256: str) -> dict[str, dict[str, object]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return list(found["methods"]) if found["sha256"] == sha256 else []
+        return {str(entry["method"]): entry for entry in found["methods"]} if found["sha256"] == sha256 else {}
     except (OSError, ValueError, LookupError, TypeError):
-        return []
+        return {}

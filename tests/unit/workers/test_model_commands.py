@@ -139,7 +139,7 @@ def test_what_a_check_holds_against_a_method_is_known_only_for_the_weights_it_sa
     assert doubts_of(package, card) == {}
 
 
-def test_a_thorough_check_draws_the_weights_anew_for_dear_methods_too() -> None:
+def test_a_thorough_check_draws_the_weights_anew_for_dear_methods_too(tmp_path: Path) -> None:
     smoothgrad = SmoothGrad(samples=8)
     quick = check_package(PACKAGES / "pneumonia-compact", CPU, explainers=[smoothgrad])
     assert quick.methods[0].sanity_passed is None
@@ -149,6 +149,11 @@ def test_a_thorough_check_draws_the_weights_anew_for_dear_methods_too() -> None:
     )
     assert thorough.methods[0].sanity_passed is True
     assert tried == ["smoothgrad"]
+    for found in (thorough, quick):  # what the quick one did not test stays
+        write_check(tmp_path, found)
+    (kept,) = json.loads((tmp_path / "check.json").read_text())["methods"]
+    assert kept["sanity_passed"] is True
+    assert kept["sanity"] == thorough.methods[0].sanity
 
 
 def test_onnx_gives_the_same_probabilities(tmp_path: Path) -> None:
