@@ -81,5 +81,5 @@ audit-dependencies: install ## look the pinned dependencies up among known weakn
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[security]'
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-clean: ## remove what was built; keeps pellucid-data
-	rm -rf $(VENV) demo-out faults.json mutants.json runs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean: ## remove what was built; keeps pellucid-data and what trainings left in runs
+	rm -rf $(VENV) demo-out faults.json mutants.json .pytest_cache .mypy_cache .ruff_cache *.egg-info
