@@ -46,7 +46,7 @@ class Tally:
         found = place(attribution.map, lesion)
         self.places.append(found)
         if attribution.assessment is not None:
-            counts = self.verdicts.setdefault("pointing" if found.pointing else "missing", dict.fromkeys(Verdict, 0))
+            counts = self.verdicts.setdefault("pointing" if found.points else "missing", dict.fromkeys(Verdict, 0))
             counts[attribution.assessment.verdict] += 1
 
     def as_dict(self) -> dict[str, object]:

@@ -125,7 +125,7 @@ def gather(
                 continue
             chance.append(figures(scene, Chance()))
             (explanation,) = explainer.explain(classifier, scene.batch, [0])
-            if place(_fine(explanation.map, image.mask.shape), image.mask).pointing > 0:
+            if place(_fine(explanation.map, image.mask.shape), image.mask).points:
                 good[name].append(figures(scene, explainer))
             else:
                 missed += 1

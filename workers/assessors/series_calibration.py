@@ -99,4 +99,4 @@ def _scene(part: Part) -> Scene:
 
 def _points(explainer: Explainer, part: Part, lesion: NDArray[np.bool_]) -> bool:
     (explanation,) = explainer.explain(part.classifier, part.batch, [0])
-    return place(part.to_source(explanation.map), lesion).pointing > 0
+    return place(part.to_source(explanation.map), lesion).points

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHIPPED_LEVEL = 0.5
+TIED = 1e-5
+"""Values that differ by less, of the largest, count as equal."""
 """Share of the maximum at which results draw a contour."""
 LEVELS = tuple(float(level) for level in np.linspace(0.1, 0.9, 17))
 FAIR_OVERLAP = 0.25
@@ -31,7 +33,7 @@ class Place:
     """How one map, or the mean of many, fits one region; every figure in [0, 1]."""
 
     pointing: float
-    """1 when the maximum lies inside (Zhang et al. 2016, arXiv:1608.00507)."""
+    """1 when the maximum lies inside (Zhang et al. 2016, arXiv:1608.00507); of many equal ones, the share that does."""
     energy_inside: float
     """Share of the map's positive sum that lies inside."""
     iou: float
@@ -40,9 +42,14 @@ class Place:
     """Overlap at the level that fits this region best."""
 
     @property
+    def points(self) -> bool:
+        """True when the maximum, or most of those that are equal, lies inside."""
+        return self.pointing >= 0.5  # noqa: PLR2004 -- most
+
+    @property
     def agrees(self) -> bool:
         """True when a reader would say that the map marks the lesion: maximum inside, or a fair overlap."""
-        return self.pointing > 0 or self.iou >= FAIR_OVERLAP
+        return self.points or self.iou >= FAIR_OVERLAP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,11 @@ def soften(lungs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def place(values: NDArray[np.float32], region: NDArray[np.bool_]) -> Place:
-    """Compare one map with one region; a map without any positive value has missed everything."""
+    """Compare one map with one region; a map without any positive value has missed everything.
+
+    Where a whole superpixel has the largest value, pointing is the share of it that lies inside: its first pixel would
+    be its upper edge.
+    """
     if values.shape != region.shape:
         raise ValueError(f"map {values.shape} and region {region.shape} lie on different grids")
     positive = np.maximum(values, 0)
@@ -101,7 +112,7 @@ def place(values: NDArray[np.float32], region: NDArray[np.bool_]) -> Place:
         return Place(pointing=0.0, energy_inside=0.0, iou=0.0, iou_best=0.0)
     overlaps = {level: _overlap(positive >= level * highest, region) for level in (*LEVELS, SHIPPED_LEVEL)}
     return Place(
-        pointing=float(region.ravel()[int(positive.argmax())]),
+        pointing=float(region[positive >= highest * (1 - TIED)].mean()),
         energy_inside=float(positive[region].sum(dtype=np.float64)) / total,
         iou=overlaps[SHIPPED_LEVEL],
         iou_best=max(overlaps.values()),

@@ -40,6 +40,16 @@ def test_negative_evidence_does_not_count() -> None:
     assert place(bell(9, 11) - 3 * bell(30, 30), REGION).pointing == 1
 
 
+def test_of_a_superpixel_that_has_the_maximum_the_share_inside_counts() -> None:
+    rows, columns = np.nonzero(REGION)
+    superpixel = np.zeros(REGION.shape, np.float32)
+    superpixel[rows.min() - 2 : rows.max() + 1, columns.min() : columns.max() + 1] = 1.0
+    found = place(superpixel, REGION)
+    assert found.pointing == pytest.approx(float(REGION[superpixel > 0].mean()))
+    assert 0.5 < found.pointing < 1
+    assert found.points
+
+
 def test_the_region_itself_overlaps_fully() -> None:
     perfect = place(REGION.astype(np.float32), REGION)
     assert (perfect.iou, perfect.energy_inside) == (1, 1)
