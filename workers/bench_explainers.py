@@ -39,7 +39,7 @@ from workers.models.package import load_package
 from workers.phantom.files import write_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from workers.models.package import PackagedClassifier
 
@@ -105,7 +105,8 @@ def explainers(  # noqa: PLR0917 - click passes options by name
         "machine": machine(classifier.device),
     }
     if reference:
-        figures["reference"] = references(bench.task, classifier)
+        with Console(stderr=True).status("reference") as status:
+            figures["reference"] = references(bench.task, classifier, progress=status.update)
     click.echo(json.dumps(figures, indent=2) if as_json else _table(found, figures))
 
 
@@ -121,7 +122,9 @@ def machine(device: torch.device) -> dict[str, object]:
     }
 
 
-def references(task: Task, classifier: PackagedClassifier) -> dict[str, object]:
+def references(
+    task: Task, classifier: PackagedClassifier, *, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, object]:
     """Compare LIME and SHAP with 20,000 samples: rank correlation over the same superpixels, hidden alike.
 
     `lime` can only hide by one colour, so both sides hide by the mean there, and both explain the logit.
@@ -140,7 +143,9 @@ def references(task: Task, classifier: PackagedClassifier) -> dict[str, object]:
 
     result: dict[str, object] = {"samples": REFERENCE_SAMPLES}
     for make, peer in ((Lime, partial(lime, regions=regions)), (KernelShap, PEERS["kernel-shap"][1])):
+        progress(f"{make.name}: {REFERENCE_SAMPLES} samples")
         truth = ours(make, REFERENCE_SAMPLES, REFERENCE_SEED)
+        progress(f"{make.name}: ours and the library's")
         repeats = [rank_correlation(ours(make, None, seed), truth) for seed in OTHER_SEEDS]
         with quiet():
             theirs = rank_correlation(values(peer(task).map), truth)
