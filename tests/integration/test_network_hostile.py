@@ -27,16 +27,9 @@ from tests.network import (
 from tests.waiting import comes_true
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.network import Station
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Station]:
-    with station(tmp_path) as running:
-        yield running
 
 
 def test_two_hundred_silent_sockets_do_not_block_an_echo_and_are_reaped(tmp_path: Path) -> None:

@@ -13,19 +13,7 @@ from service.tls import client_context
 from tests.tls_station import House, dcmtk, destination, tls_station
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "pki")
-
-
-@pytest.fixture
-def house(tmp_path: Path, authority: Authority) -> Iterator[House]:
-    with tls_station(tmp_path, authority, {}, known_only=False) as house:
-        yield house
 
 
 def test_a_revoked_certificate_is_refused_and_others_are_served(tmp_path: Path, authority: Authority) -> None:

@@ -6,8 +6,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 from dicom_nodes.budgets import Limits
 from dicom_nodes.contexts import VERIFICATION
 from tests.network import (
@@ -24,16 +22,9 @@ from tests.network import (
 from tests.waiting import comes_true
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.network import Station
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Station]:
-    with station(tmp_path) as running:
-        yield running
 
 
 def test_a_peer_that_never_reads_its_answers_is_let_go(listener: Station) -> None:

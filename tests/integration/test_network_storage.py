@@ -33,12 +33,6 @@ if TYPE_CHECKING:
     from tests.network import Station
 
 
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Station]:
-    with station(tmp_path) as running:
-        yield running
-
-
 def associate(port: int, *, called: str = AE, calling: str = "TEST") -> Association:
     return ApplicationEntity(calling).associate("127.0.0.1", port, [build_context(CR)], ae_title=called)
 

@@ -23,19 +23,7 @@ from tests.tls_station import HANDSHAKE_S, House, dcmtk, destination, tls_statio
 from workers.sandbox import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "pki")
-
-
-@pytest.fixture
-def house(tmp_path: Path, authority: Authority) -> Iterator[House]:
-    with tls_station(tmp_path, authority, {}, known_only=False) as house:
-        yield house
 
 
 def test_dcmtk_verifies_and_stores_over_tls(house: House, tmp_path: Path) -> None:
