@@ -102,15 +102,18 @@ class Work(Ledger):
         """Unfinished jobs that nobody holds and whose last wake-up call is old: (id, priority) of each.
 
         The patience doubles with every call, up to 64 times, so that a long queue is not filled with repeats. A job
-        whose holder died waits for none: its last call was answered.
+        whose holder died waits for none: its last call was answered. Only a job that has ended more than one holder
+        waits, for others' sake: it may well end the next one too.
         """
         now = self.clock()
         steps = ((jobs.c.wake_ups <= calls, patience_s * 2 ** (calls - 1)) for calls in range(1, 7))
         waited = func.abs(now - jobs.c.enqueued_at) >= case(*steps, else_=patience_s * 64)
+        died = jobs.c.enqueued_at < jobs.c.lease_until
+        suspected_for = patience_s * (jobs.c.attempts - 1)
         with self.reading() as connection:
             rows = connection.execute(
                 select(jobs.c.id, jobs.c.priority)
-                .where(leases.claimable(now), waited | (jobs.c.enqueued_at < jobs.c.lease_until))
+                .where(leases.claimable(now), waited | (died & (func.abs(now - jobs.c.lease_until) >= suspected_for)))
                 .order_by(jobs.c.enqueued_at)
                 .limit(limit)
             )

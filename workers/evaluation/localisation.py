@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHIPPED_LEVEL = 0.5
+"""Share of the maximum at which results draw a contour."""
 TIED = 1e-5
 """Values that differ by less, of the largest, count as equal."""
-"""Share of the maximum at which results draw a contour."""
 LEVELS = tuple(float(level) for level in np.linspace(0.1, 0.9, 17))
 FAIR_OVERLAP = 0.25
 CENTRE_WIDTH = 0.25
@@ -58,6 +58,10 @@ class Localisation:
 
     n: int
     found: Place
+    n_called: int
+    """Images that the model calls positive: on others results draw no region."""
+    called: Place | None
+    """As `found`, on those alone; None where there are none."""
     agreement: float
     """Share of the images in which the map agrees with the lesion; see `Place.agrees`."""
     centre_prior: Place
@@ -71,8 +75,12 @@ def localise(
     maps: Sequence[NDArray[np.float32]],
     regions: Sequence[NDArray[np.bool_]],
     lungs: Sequence[NDArray[np.float32]] = (),
+    *,
+    called: Sequence[bool],
 ) -> Localisation:
     """Compare each map with its region, and both priors too; `lungs` lie on the same grids.
+
+    `called` says of each image whether the model calls it positive.
 
     Raises:
         ValueError: there is nothing to compare, or a map and its region differ in shape.
@@ -82,9 +90,12 @@ def localise(
     found = [place(values, region) for values, region in zip(maps, regions, strict=True)]
     centre = [place(centre_prior(region.shape), region) for region in regions]
     inside = [place(soften(mask), region) for mask, region in zip(lungs, regions, strict=True)] if lungs else []
+    positive = [one for one, is_called in zip(found, called, strict=True) if is_called]
     return Localisation(
         n=len(maps),
         found=_mean(found),
+        n_called=len(positive),
+        called=_mean(positive) if positive else None,
         agreement=float(np.mean([one.agrees for one in found])),
         centre_prior=_mean(centre),
         lungs_prior=_mean(inside) if inside else None,

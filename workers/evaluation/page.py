@@ -132,6 +132,8 @@ def _where(localisation: Mapping[str, Localisation]) -> str:
     rows = []
     for name, found in localisation.items():
         rows.append((name, *_place(found.found), f"{found.agreement:.3f}"))
+        if found.called is not None:
+            rows.append((f"{name}, {found.n_called} called positive", *_place(found.called), ""))
     first = next(iter(localisation.values()))
     rows.append(("centre prior", *_place(first.centre_prior), ""))
     if first.lungs_prior is not None:

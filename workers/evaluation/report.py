@@ -64,6 +64,9 @@ def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
     for name, places in evaluation.localisation.items():
         found, prior = places.found, places.centre_prior
         table.add_row(f"{name}: pointing ({places.n} images)", f"{found.pointing:.4f}", f"centre {prior.pointing:.4f}")
+        if places.called is not None:
+            title = f"{name}: pointing where called positive ({places.n_called})"
+            table.add_row(title, f"{places.called.pointing:.4f}", "")
         table.add_row(f"{name}: agreement with the lesion", f"{places.agreement:.4f}", "")
         inside = f"{found.energy_inside:.4f}"
         table.add_row(f"{name}: energy inside", inside, f"centre {prior.energy_inside:.4f}, area {places.area:.4f}")
@@ -107,6 +110,7 @@ def _places(found: Localisation) -> dict[str, Any]:
     return {
         "n": found.n,
         **_rounded(found.found),
+        "called_positive": None if found.called is None else {"n": found.n_called, **_rounded(found.called)},
         "agreement": round(found.agreement, 6),
         "area": round(found.area, 6),
         "centre_prior": _rounded(found.centre_prior),

@@ -50,7 +50,7 @@ def evaluate_model(
     point = label.default_operating_point()
     return Evaluation(
         figures=measure(truth, probability, point=point, points=points),
-        localisation=_localise(answers),
+        localisation=_localise(answers, point.threshold),
         truth=truth,
         probability=probability,
         shortcuts=find_shortcuts(
@@ -61,7 +61,7 @@ def evaluate_model(
     )
 
 
-def _localise(answers: Sequence[Answer]) -> dict[str, Localisation]:
+def _localise(answers: Sequence[Answer], threshold: float) -> dict[str, Localisation]:
     located = [answer for answer in answers if answer.maps]
     if not located:
         return {}
@@ -72,4 +72,7 @@ def _localise(answers: Sequence[Answer]) -> dict[str, Localisation]:
     lungs = [np.zeros(r.shape, np.float32) if f is None else f for f, r in zip(found, regions, strict=True)]
     if all(field is None for field in found):
         lungs = []
-    return {name: localise([answer.maps[name] for answer in located], regions, lungs) for name in names}
+    called = [answer.probability >= threshold for answer in located]
+    return {
+        name: localise([answer.maps[name] for answer in located], regions, lungs, called=called) for name in names
+    }

@@ -186,6 +186,20 @@ def test_a_job_whose_holder_died_is_called_again_at_once_and_once(books: Books) 
     assert books.work.forgotten(patience_s=20) == []
 
 
+def test_a_job_that_ended_two_holders_lets_others_go_first(books: Books) -> None:
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    books.work.wake("j1")
+    assert books.work.claim("j1", **LEASE)
+    books.clock.now += 11
+    books.work.wake("j1")
+    assert books.work.claim("j1", **LEASE)
+    books.clock.now += 11
+    assert books.work.forgotten(patience_s=20) == []
+    books.clock.now += 19
+    assert books.work.forgotten(patience_s=20) == [("j1", "routine")]
+
+
 def test_an_answered_call_makes_the_sweep_impatient_again(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job()], [])

@@ -15,13 +15,22 @@ def bell(row: int, column: int) -> np.ndarray:
 
 
 def test_a_map_on_the_lesion_beats_the_centre_prior() -> None:
-    found = localise([bell(9, 11)], [REGION])
+    found = localise([bell(9, 11)], [REGION], called=[True])
     assert found.n == 1
     assert found.found.pointing == 1
     assert found.found.energy_inside > 0.7 > found.centre_prior.energy_inside
     assert found.found.iou_best >= found.found.iou > 0.3
     assert found.centre_prior.pointing == 0
     assert found.area == pytest.approx(100 / 1600)
+
+
+def test_images_called_positive_are_reported_apart() -> None:
+    found = localise([bell(9, 11), bell(32, 30)], [REGION, REGION], called=[True, False])
+    assert found.found.pointing == 0.5
+    assert found.n_called == 1
+    assert found.called
+    assert found.called.pointing == 1
+    assert localise([bell(9, 11)], [REGION], called=[False]).called is None
 
 
 def test_a_map_elsewhere_misses() -> None:
@@ -59,7 +68,7 @@ def test_maps_on_another_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="different grids"):
         place(np.ones((20, 40), np.float32), REGION)
     with pytest.raises(ValueError, match="do not fit"):
-        localise([], [])
+        localise([], [], called=[])
 
 
 def test_the_centre_prior_is_highest_in_the_middle() -> None:
@@ -72,7 +81,7 @@ def test_the_lungs_prior_stands_beside_the_map_and_has_a_maximum_inside_the_lung
     lungs[10:50, 5:25] = 1.0
     region = np.zeros((64, 64), dtype=np.bool_)
     region[20:40, 8:22] = True
-    found = localise([np.ones((64, 64), dtype=np.float32)], [region], [lungs])
+    found = localise([np.ones((64, 64), dtype=np.float32)], [region], [lungs], called=[False])
     assert found.lungs_prior is not None
     assert found.lungs_prior.pointing == 1.0
     assert found.lungs_prior.energy_inside > found.area * 2
