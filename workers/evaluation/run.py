@@ -73,6 +73,4 @@ def _localise(answers: Sequence[Answer], threshold: float) -> dict[str, Localisa
     if all(field is None for field in found):
         lungs = []
     called = [answer.probability >= threshold for answer in located]
-    return {
-        name: localise([answer.maps[name] for answer in located], regions, lungs, called=called) for name in names
-    }
+    return {name: localise([answer.maps[name] for answer in located], regions, lungs, called=called) for name in names}
