@@ -129,10 +129,11 @@ def explanations_of(result: Result, finding: Finding) -> tuple[Attribution, ...]
 
     Drawn large is the method that the pipeline names first. Where its map must not be shown, the first one that is
     reliable stands in for it, else the first one that may be shown: a reader who opens the result sees a map wherever
-    there is one that may be seen, and `stood_in_for` tells that it is not the usual one.
+    there is one that may be seen, and `stood_in_for` tells that it is not the usual one. On a film that is called
+    negative nothing stands in: an outline whose first words are doubts helps nobody there.
     """
     found = _in_order(result, finding)
-    if not found or is_shown(found[0]):
+    if not found or is_shown(found[0]) or not finding.positive:
         return found
     drawn = min(found, key=_rank)
     return (drawn, *(each for each in found if each is not drawn))

@@ -74,6 +74,17 @@ def test_nothing_stands_in_for_a_map_that_may_be_shown_or_where_none_may(several
     assert subject.stood_in_for(dataclasses.replace(result, attributions=()), finding) is None
 
 
+def test_on_a_film_called_negative_nothing_stands_in(read: SourceImage, several: Results) -> None:
+    result = default_withheld(several(FLAT.shape))
+    (found,) = result.findings
+    negative = dataclasses.replace(found, probability=found.operating_point.threshold / 2)
+    about = subject.of_image(read.header, read.image, dataclasses.replace(result, findings=(negative,)))
+    assert subject.stood_in_for(about.result, negative) is None
+    scene = default_scene(about)
+    assert scene.attribution is result.attributions[0]
+    assert len(render_scene(scene).films) == 1
+
+
 def test_without_a_reliable_map_the_first_that_may_be_shown_stands_in(several: Results) -> None:
     result = several(FLAT.shape)
     caution, failed, _ = result.attributions
