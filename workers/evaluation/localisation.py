@@ -59,7 +59,7 @@ class Localisation:
     n: int
     found: Place
     n_called: int
-    """Images that the model calls positive: on others results draw no region."""
+    """Images that the model calls positive: on others results report no region and have no colour."""
     called: Place | None
     """As `found`, on those alone; None where there are none."""
     agreement: float
