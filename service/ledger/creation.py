@@ -83,16 +83,17 @@ def earlier(connection: Connection, job: NewJob) -> str:
     return row.id if set(inputs) <= set(job.sop_instance_uids) else ""
 
 
-def objects_to_replace(connection: Connection, supersedes: str) -> list[OutboxObject]:
-    """Return the objects of the nearest earlier job that made any.
+def objects_to_replace(connection: Connection, job_id: str) -> list[OutboxObject]:
+    """Return what the PACS shows already in place of what this job is about to make.
 
-    A job that was superseded before it ran made none: the PACS still shows those of the one before it.
+    That is the note of a job that was refused and is done again, else the objects of the nearest earlier job that
+    made any: one that was superseded before it ran made none.
     """
-    while supersedes:
-        made = connection.execute(select(objects).where(objects.c.job_id == supersedes)).all()
+    while job_id:
+        made = connection.execute(select(objects).where(objects.c.job_id == job_id)).all()
         if made:
             return [object_from(row) for row in made]
-        supersedes = connection.execute(select(jobs.c.supersedes).where(jobs.c.id == supersedes)).scalar() or ""
+        job_id = connection.execute(select(jobs.c.supersedes).where(jobs.c.id == job_id)).scalar() or ""
     return []
 
 

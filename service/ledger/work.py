@@ -37,7 +37,7 @@ class Claim:
     token: int
     inputs: tuple[Instance, ...]
     replaced: tuple[OutboxObject, ...]
-    """Objects of the nearest earlier job that made any; this one supersedes them."""
+    """Its own earlier note, or the objects of the nearest earlier job that made any; this one supersedes them."""
 
     @property
     def held(self) -> dict[str, object]:
@@ -260,7 +260,7 @@ def _claim_of(connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
         job=job_from(row, [instance.sop_instance_uid for instance in inputs]),
         token=row.lease_token,
         inputs=inputs,
-        replaced=tuple(objects_to_replace(connection, row.supersedes)),
+        replaced=tuple(objects_to_replace(connection, row.id)),
     )
 
 

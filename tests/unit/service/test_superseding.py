@@ -56,6 +56,22 @@ def test_a_job_of_another_version_passes_on_what_it_would_have_replaced(books: B
     assert [entry.sop_instance_uid for entry in claim.replaced] == ["9"]
 
 
+def test_a_refused_job_that_is_done_again_replaces_its_note(books: Books) -> None:
+    for name, uids in {"j1": ("1",), "j2": ("1", "2")}.items():
+        books.arrive(uids[-1])
+        assert complete(books, new_job(name, *uids))
+        if name == "j1":
+            finished(books, "j1", "9")
+    claim = books.work.claim("j2", **LEASE)
+    assert claim
+    assert [entry.sop_instance_uid for entry in claim.replaced] == ["9"]
+    books.work.finish(claim, [outbox_object("j2", "8")], [], state=JobState.REFUSED, reason="not a chest")
+    assert books.work.retry("j2")
+    again = books.work.claim("j2", **LEASE)
+    assert again
+    assert [entry.sop_instance_uid for entry in again.replaced] == ["8"]
+
+
 def test_a_job_comes_back_when_versions_go_forth_and_back(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job("old")], [])
