@@ -76,24 +76,26 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """Return the fastest precision that `device` computes natively, float32 when none is."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and _NATIVE_BF16_FLAGS & cpu_flags() else torch.float32
 
 
 @cache
-def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return what the processor says it can do; nothing where it does not say."""
     try:
         content = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return False
+        return frozenset()
     flags = next((line for line in content.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    return bool(_NATIVE_BF16_FLAGS & set(flags.split()))
+    return frozenset(flags.split())
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return `x` with that layout's strides: of one channel `contiguous` leaves any, and outputs follow them."""
     if x.dim() == 4:  # noqa: PLR2004 - batch, channels, rows, columns
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.clone(memory_format=torch.channels_last)
     if x.dim() == 5:  # noqa: PLR2004 - batch, channels, slices, rows, columns
-        return x.contiguous(memory_format=torch.channels_last_3d)
+        return x.clone(memory_format=torch.channels_last_3d)
     return x
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.models.folding import _cpu_has_bf16, fast_dtype, fold_batch_norm, inference_copy
+from workers.models.folding import cpu_flags, fast_dtype, fold_batch_norm, inference_copy
 from workers.models.graphs import build_graph
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def test_bfloat16_is_chosen_only_where_the_processor_has_it(tmp_path: Path) -> N
     with_it, without = tmp_path / "with", tmp_path / "without"
     with_it.write_text("processor : 0\nflags : fpu avx512f avx512_bf16\n")
     without.write_text("processor : 0\nflags : fpu avx2\n")
-    assert _cpu_has_bf16(with_it)
-    assert not _cpu_has_bf16(without)
-    assert not _cpu_has_bf16(tmp_path / "missing")
+    assert "avx512_bf16" in cpu_flags(with_it)
+    assert "avx512_bf16" not in cpu_flags(without)
+    assert cpu_flags(tmp_path / "missing") == frozenset()
     assert fast_dtype(torch.device("cpu")) in {torch.float32, torch.bfloat16}
     assert fast_dtype(torch.device("meta")) == torch.float32
