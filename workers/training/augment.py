@@ -1,7 +1,8 @@
 """Changes that a film may undergo without a change of its finding; left stays left.
 
 Besides pose and exposure they take away what a network could lean on instead of the lungs: background,
-borders, collimation, side markers and burned-in text come and go at random, independent of the class.
+borders, collimation, side markers and burned-in text come and go at random, independent of the class; and so
+do breast shadows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from torch.nn import functional as F
+
+from workers.training.breasts import lay_breasts
 
 TEXTS = (
     "R",
@@ -36,6 +39,8 @@ BLACKENED = 0.25
 """Share of the films of which a corner is blackened."""
 LETTERED = 0.35
 """Share of the films that get a text; the same share gets a second one."""
+BREASTS = 0.3
+"""Share of the films that get breast shadows."""
 BODY_MARGIN = 15
 """Pixels around the lungs that stay as they are when the background is changed."""
 
@@ -61,7 +66,9 @@ def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0) -> 
 
     `strength` in [0, 1] scales how far and how often everything changes.
     """
-    films = _background(batch.films, batch.lungs, generator, strength)
+    shadowed = lay_breasts(batch.films, batch.lungs, generator)
+    chosen = happens(batch.films.shape[0], BREASTS * strength, generator)
+    films = _background(torch.where(chosen, shadowed, batch.films), batch.lungs, generator, strength)
     moved = _move(Batch(films=films, lungs=batch.lungs, masks=batch.masks), generator, strength)
     films = _expose(moved.films, generator, strength)
     films = _degrade(films, generator, strength)

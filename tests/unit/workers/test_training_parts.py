@@ -11,6 +11,7 @@ from service.errors import ModelError
 from workers.models.compact import CompactResNet
 from workers.phantom.film import make_phantom
 from workers.training.augment import Batch, augment, render_text, widen
+from workers.training.breasts import lay_breasts
 from workers.training.calibrate import calibrate, choose_points
 from workers.training.films import decode, find_films, patient_of, split_by_patient
 from workers.training.loop import one_cycle
@@ -145,6 +146,29 @@ def test_augmentation_never_mirrors_left_and_right(chests: Batch) -> None:
     moved = augment(Batch(films=chests.films, lungs=chests.lungs, masks=side), generator(4))
     left, right = moved.masks[..., :40].mean(dim=(1, 2, 3)), moved.masks[..., 72:].mean(dim=(1, 2, 3))
     assert bool((left > right).all())
+
+
+def test_breast_shadows_brighten_the_lower_part_of_both_lungs(chests: Batch) -> None:
+    added = lay_breasts(chests.films, chests.lungs, generator(3)) - chests.films
+    assert float(added.min()) >= 0
+    inside, means = chests.lungs > 0.5, []
+    for film, lungs in zip(added[:, 0], inside[:, 0], strict=True):
+        rows, columns = lungs.any(1).nonzero(), lungs.any(0).nonzero()
+        half, middle = int(rows.float().mean()), int(columns.float().mean())
+        for side in (slice(None, middle), slice(middle, None)):
+            upper, lower = film[:half, side][lungs[:half, side]], film[half:, side][lungs[half:, side]]
+            means.append(torch.stack([upper.mean(), lower.mean()]))
+            assert float(lower.max()) > 0.02
+    upper_mean, lower_mean = torch.stack(means).mean(0).tolist()
+    assert lower_mean > 2 * upper_mean
+
+
+def test_breast_shadows_are_laid_only_where_lungs_are_known(chests: Batch) -> None:
+    lungs = chests.lungs.clone()
+    lungs[1::2] = 0
+    laid = lay_breasts(chests.films, lungs, generator(3))
+    assert torch.equal(laid[1::2], chests.films[1::2])
+    assert not torch.equal(laid[0], chests.films[0])
 
 
 def test_text_is_as_tall_as_asked() -> None:
