@@ -18,6 +18,7 @@ from workers.assessors.shortcut import letter
 from workers.evaluation.shortcuts import energy
 from workers.evaluation.subgroups import COLUMNS
 from workers.preprocess import scaled, to_source
+from workers.training.breasts import lay_breasts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class Answer:
     """Estimate of the lung fields on the image's grid, beside `maps`; None where none was found."""
     lettered: float | None = None
     """Probability once a text label is burned into the image; None where the model does not read grey values."""
+    shadowed: float | None = None
+    """Probability of a clear film once breast shadows lie over it; None as `lettered`, or where no lungs were found."""
     lung_energy: Mapping[str, float] = field(default_factory=dict)
     """By explainer, share of the map's positive sum in the lung fields, where lungs were found."""
 
@@ -100,9 +103,8 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
         image = read_any(case.path)
         batch = classifier.preprocess(image)
         probability = _probability(classifier, batch)
-        maps, lungs = {}, None
+        maps, lungs = {}, _lungs(image)
         if case.truth:
-            lungs = _lungs(image)
             maps = {
                 explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
                 for explainer in explainers
@@ -113,6 +115,7 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
             maps=maps if case.located else {},
             lungs=lungs if case.located else None,
             lettered=_lettered(classifier, image, number),
+            shadowed=None if case.truth or lungs is None else _shadowed(classifier, image, lungs, number),
             lung_energy={} if lungs is None else {name: energy(found, lungs) for name, found in maps.items()},
         )
 
@@ -125,6 +128,14 @@ def _lettered(classifier: Classifier, image: Image, seed: int) -> float | None:
     if scaled(image, classifier.card.input) is not image.grey:
         return None
     return _probability(classifier, classifier.preprocess(replace(image, grey=letter(image.grey, seed))))
+
+
+def _shadowed(classifier: Classifier, image: Image, lungs: NDArray[np.float32], seed: int) -> float | None:
+    if scaled(image, classifier.card.input) is not image.grey:
+        return None
+    film, field_of = (torch.from_numpy(values)[None, None] for values in (image.grey, lungs))
+    laid = lay_breasts(film, field_of, torch.Generator().manual_seed(seed))[0, 0].numpy()
+    return _probability(classifier, classifier.preprocess(replace(image, grey=laid)))
 
 
 def _lungs(image: Image) -> NDArray[np.float32] | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workers.evaluation.figures import Confusion
     from workers.evaluation.localisation import Localisation, Place
     from workers.evaluation.run import Evaluation
-    from workers.evaluation.shortcuts import LabelChange, LungEnergy, Shortcuts
+    from workers.evaluation.shortcuts import BreastShadows, LabelChange, LungEnergy, Shortcuts
     from workers.evaluation.subgroups import Subgroup
 
 NAMES = ("accuracy", "precision", "recall", "f1", "auc", "ece", "brier")
@@ -94,6 +94,9 @@ def shortcut_rows(found: Shortcuts) -> list[tuple[str, str, str]]:
     ]
     if change := found.label_change:
         rows.append(("change by a burned-in text label, mean", f"{change.mean:.4f}", f"95 % below {change.p95:.4f}"))
+    if shadows := found.breast_shadows:
+        title = f"called positive without the finding, under drawn breast shadows ({shadows.n} images)"
+        rows.append((title, f"{shadows.under_shadows:.4f}", f"{shadows.called_positive:.4f} without"))
     return rows
 
 
@@ -101,6 +104,7 @@ def _shortcuts(found: Shortcuts) -> dict[str, Any]:
     change = found.label_change
     return {
         "label_change": None if change is None else _rounded(change),
+        "breast_shadows": None if found.breast_shadows is None else _rounded(found.breast_shadows),
         "lung_energy": {name: _rounded(energy) for name, energy in found.lung_energy.items()},
     }
 
@@ -118,7 +122,7 @@ def _places(found: Localisation) -> dict[str, Any]:
     }
 
 
-def _rounded(found: Place | LabelChange | LungEnergy) -> dict[str, float]:
+def _rounded(found: Place | LabelChange | BreastShadows | LungEnergy) -> dict[str, float]:
     return {name: round(value, 6) for name, value in asdict(found).items()}
 
 

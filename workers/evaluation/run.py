@@ -56,6 +56,8 @@ def evaluate_model(
         shortcuts=find_shortcuts(
             [answer.lettered - answer.probability for answer in answers if answer.lettered is not None],
             [answer.lung_energy for answer in answers],
+            [(answer.probability, answer.shadowed) for answer in answers if answer.shadowed is not None],
+            point.threshold,
         ),
         subgroups=by_subgroup([answer.case.groups for answer in answers], truth, probability, point.threshold),
     )

@@ -37,7 +37,7 @@ def lay_breasts(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Gener
             (0.6, 1.0),  # lowest point of the fold, of the lungs' height
             (0.08, 0.3),  # how far the fold rises to its sides, of the same
             (0.35, 0.8),  # how far up the shadow reaches, of the same
-            (1.0, 4.0),  # softness of the fold, pixels
+            (0.0045, 0.018),  # softness of the fold, of the film's height
             (0.5, 1.3),  # how the shadow thins upwards
             (0.15, 0.75),  # density, of the way from lung to mediastinum
         )
@@ -50,7 +50,7 @@ def lay_breasts(films: torch.Tensor, lungs: torch.Tensor, generator: torch.Gener
         round_ = torch.sqrt(1.0 - across**2)
         above = lowest - height * depth * (1.0 - round_) - row
         thinning = (1.0 - above.clamp_min(0.0) / (height * fade).clamp_min(1.0)).clamp(0.0, 1.0) ** fullness
-        shadow = torch.maximum(shadow, torch.sigmoid(above / edge) * thinning * round_)
+        shadow = torch.maximum(shadow, torch.sigmoid(above / (edge * rows)) * thinning * round_)
     lung = _mean(films, inside)
     outside = torch.where(inside, torch.zeros_like(films), films).flatten(2)[..., ::THINNED]
     mediastinum = outside.quantile(0.85, dim=2, keepdim=True)[..., None]

@@ -42,6 +42,9 @@ def test_evaluate_writes_json_with_every_figure_and_its_interval(folder: Path, t
     assert sum(found["confusion"].values()) == 9
     assert found["shortcuts"]["label_change"]["n"] == 9
     assert 0 <= found["shortcuts"]["label_change"]["mean"] <= 1
+    shadows = found["shortcuts"]["breast_shadows"]
+    assert shadows["n"] >= 3
+    assert shadows["under_shadows"] <= shadows["called_positive"] + 0.5
     assert 0.5 < found["shortcuts"]["lung_energy"]["grad-cam"]["mean"] <= 1
     assert json.loads((tmp_path / "r" / "evaluation.json").read_text()) == found
     page = (tmp_path / "r" / "evaluation.html").read_text()

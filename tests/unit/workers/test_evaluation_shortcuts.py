@@ -21,7 +21,14 @@ def test_a_change_counts_whichever_way_the_label_moves_the_answer() -> None:
     assert found.lung_energy["grad-cam"].n == 2
 
 
+def test_clear_films_are_counted_that_breast_shadows_make_positive() -> None:
+    found = find_shortcuts([], [], [(0.1, 0.7), (0.1, 0.2), (0.6, 0.9), (0.2, 0.5)], 0.5).breast_shadows
+    assert found is not None
+    assert (found.n, found.called_positive, found.under_shadows) == (4, 0.25, 0.75)
+
+
 def test_nothing_measured_is_said_as_nothing() -> None:
     found = find_shortcuts([], [{}])
     assert found.label_change is None
+    assert found.breast_shadows is None
     assert not found.lung_energy
