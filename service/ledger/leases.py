@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, and_, bindparam, or_, update
+from sqlalchemy import Float, and_, bindparam, exists, or_, update
 
-from service.ledger.schema import jobs
+from service.ledger.schema import jobs, objects
 from service.records import JobState
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def claimable(now: float | BindParameter[float]) -> ColumnElement[bool]:
 
 @cache
 def claim() -> ReturningUpdate[Any]:
-    """Take job `claimed` from `now` until `until`, unless it was tried `most` times; return its row."""
+    """Take job `claimed` from `now` until `until`, unless it was tried `most` times; return its row.
+
+    `noted` in it says that the job has made objects before: it was refused then, and is done again.
+    """
     return (
         update(jobs)
         .where(jobs.c.id == bindparam("claimed"), claimable(_NOW), jobs.c.attempts < bindparam("most"))
@@ -48,5 +51,5 @@ def claim() -> ReturningUpdate[Any]:
             lease_until=bindparam("until"),
             updated_at=_NOW,
         )
-        .returning(jobs)
+        .returning(jobs, exists().where(objects.c.job_id == jobs.c.id).label("noted"))
     )

@@ -260,7 +260,7 @@ def _claim_of(connection: Connection, row: Row[tuple[object, ...]]) -> Claim:
         job=job_from(row, [instance.sop_instance_uid for instance in inputs]),
         token=row.lease_token,
         inputs=inputs,
-        replaced=tuple(objects_to_replace(connection, row.id)),
+        replaced=tuple(objects_to_replace(connection, row.id if row.noted else row.supersedes)),
     )
 
 

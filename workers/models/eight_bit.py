@@ -295,9 +295,7 @@ class _Rewriter:
         self._old, self._new = graph, fx.Graph()
         self._parts = {part.end: part for part in parts}
         self._scales = scales
-        self._root: dict[str, Any] = {
-            name: _Left(module) if isinstance(module, nn.Conv2d) else module for name, module in graph.named_modules()
-        }
+        self._root: dict[str, Any] = dict(graph.named_modules())
         self._numbers: dict[fx.Node, fx.Node] = {}
         self._bytes: dict[fx.Node, fx.Node] = {}
         self._spent: set[fx.Node] = set()
@@ -315,7 +313,9 @@ class _Rewriter:
                 self._write(self._parts[node])
             elif node.op in ("placeholder", "output"):
                 self._as_numbers(node)
-        self._new.lint()
+        for node in self._new.nodes:
+            if node.op == "call_module" and isinstance(layer := self._root[str(node.target)], nn.Conv2d):
+                self._root[str(node.target)] = _Left(layer)
         return fx.GraphModule(self._root, self._new)
 
     def _write(self, part: _Part) -> None:
