@@ -46,7 +46,7 @@ class _Scale:
 
     shape: tuple[int, ...]
     signed: bool
-    """Whether values below 0 were there when the copy was made; if not, the byte 0 is 0."""
+    """Whether values may be below 0, told by the graph alone: what a copy answers never depends on earlier images."""
     step: float = 1.0
     zero: int = 0
 
@@ -81,7 +81,8 @@ class EightBitCopy(nn.Module):
         self._watched = copy.deepcopy(folded).to(_float())
         self._names = {n.name for part in parts for n in (part.source, part.end, part.other) if n is not None}
         seen = self._watch(examples)
-        self._scales = {name: _Scale(shape=extent.shape, signed=extent.low < 0) for name, extent in seen.items()}
+        rectified = {part.end.name for part in parts if part.relu}
+        self._scales = {name: _Scale(shape=found.shape, signed=name not in rectified) for name, found in seen.items()}
         self._fit(seen)
         try:
             self.network = _Rewriter(folded, parts, self._scales).rewritten()

@@ -35,7 +35,8 @@ def inputs(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("graph", ["resnet-compact", "resnet18"])
 def test_bytes_answer_nearly_as_the_network_does(graph: str) -> None:
     network, films = trained_like(graph), inputs(12, seed=1)
-    assert scatter(network, films, inputs(6, seed=2)) < 0.25
+    # Random weights amplify rounding; wrong arithmetic would scatter by 1 and more.
+    assert scatter(network, films, inputs(6, seed=2)) < 0.5
 
 
 @pytest.mark.parametrize("name", ["pneumonia-compact", "pneumonia-resnet50"])
@@ -69,6 +70,14 @@ def test_scales_fit_what_they_were_calibrated_on() -> None:
         copied.calibrate(films)
         fitted = float((copied(films) - exact).abs().mean())
     assert fitted < 0.5 * cut_off
+
+
+def test_answers_do_not_depend_on_the_images_before() -> None:
+    network, films = trained_like("resnet-compact"), inputs(8, seed=5)
+    fresh, used = EightBitCopy(network, films), EightBitCopy(network, 0.01 * inputs(8, seed=6).abs())
+    used.calibrate(films)
+    with torch.inference_mode():
+        assert torch.equal(used(films), fresh(films))
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
