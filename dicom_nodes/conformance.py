@@ -14,6 +14,7 @@ from dicom_nodes.objects import codes, identity
 from dicom_nodes.sameness import ABOUT_STORING, RECONCILED
 from service import tls
 from service.cli import settings_of
+from service.pipelines import SERIES_NUMBERS
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -51,6 +52,7 @@ def statement(settings: Settings) -> str:
         version_name=identity.IMPLEMENTATION_VERSION_NAME,
         manufacturer=identity.MANUFACTURER,
         model_name=identity.MODEL_NAME,
+        apart=SERIES_NUMBERS,
         suites=", ".join(f"`{suite}`" for suite in tls.SUITES.split(":")),
         ae_title=listener.ae_title,
         port=listener.port,

@@ -121,7 +121,7 @@ def created() -> str:
             f"`{entry.output}`",
             " or ".join(name_of(uid) for uid in entry.sop_classes),
             entry.modality,
-            str(entry.series_number),
+            f"base + {entry.place}",
             name_of(entry.transfer_syntax),
             "images, series" if entry.images else "series",
         )

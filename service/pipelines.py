@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.settings import Settings
+
+SERIES_NUMBERS = 100
+"""How many Series Numbers a pipeline has, its own `series_number` the first of them."""
 
 
 class Threshold(Strict):
@@ -65,6 +69,9 @@ class Pipeline(Strict):
     called_ae_titles: tuple[str, ...] = ()
     report_refused: bool = False
     priority: Literal["stat", "routine"] = "routine"
+    series_number: int = Field(default=9000, ge=1000, le=999_900)
+    """Below the Series Numbers of its results, each kind of object has a place above it. Far from a modality's own,
+    which count from 1, and of at most six digits, which viewers show whole."""
     explanation: Explanation = Explanation()
     parameters: dict[str, dict[str, bool | int | float | str]] = {}
     """Parameters of explainers that differ from their defaults, by the explainer's name."""
@@ -86,9 +93,12 @@ def load_pipelines(settings: Settings) -> tuple[RunnablePipeline, ...]:
     """Read the enabled pipelines and the cards of their models.
 
     Raises:
-        SettingsError: a pipeline, model or destination does not exist; the message lists those that do.
+        SettingsError: a pipeline, model or destination does not exist, and the message lists those that do; or two
+            pipelines would give their series the same numbers.
     """
-    return tuple(_load(name, settings) for name in settings.pipelines.enabled)
+    entries = tuple(_load(name, settings) for name in settings.pipelines.enabled)
+    _tell_apart([entry.pipeline for entry in entries])
+    return entries
 
 
 def _load(name: str, settings: Settings) -> RunnablePipeline:
@@ -106,6 +116,18 @@ def _load(name: str, settings: Settings) -> RunnablePipeline:
         model_sha256=load_card(_model_folder(models, pipeline.model)).weights.sha256,
         called_ae_titles=pipeline.called_ae_titles or (settings.listener.ae_title,),
     )
+
+
+def _tell_apart(pipelines: Iterable[Pipeline]) -> None:
+    """Refuse pipelines whose results a viewer would list under the same Series Numbers."""
+    ordered = sorted(pipelines, key=lambda pipeline: pipeline.series_number)
+    for one, other in pairwise(ordered):
+        if other.series_number - one.series_number < SERIES_NUMBERS:
+            raise SettingsError(
+                f"pipelines '{one.name}' ({one.series_number}) and '{other.name}' ({other.series_number}) would give "
+                f"their results the same Series Numbers: set their series_number at least {SERIES_NUMBERS} apart, for "
+                f"example series_number = {ordered[-1].series_number + SERIES_NUMBERS} in '{other.name}'"
+            )
 
 
 def _model_folder(models: Path, name: str) -> Path:

@@ -128,6 +128,8 @@ class Result:
     """The job's, not the clock's, with the time zone that the hospital writes its dates in."""
     pipeline: str
     pipeline_version: str
+    series_number: int
+    """The pipeline's; each kind of object adds its place."""
     software_version: str
     model: ModelIdentity
     findings: tuple[Finding, ...]
@@ -151,6 +153,8 @@ class Refusal:
     created_at: datetime
     pipeline: str
     pipeline_version: str
+    series_number: int
+    """The pipeline's; each kind of object adds its place."""
     software_version: str
     model: ModelIdentity
     reason: str

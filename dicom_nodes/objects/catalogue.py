@@ -32,7 +32,8 @@ class Entry:
     """The second one when there are several pages."""
     modality: str
     """Defined Term of Modality, or that it is the source's."""
-    series_number: int
+    place: int
+    """Its Series Number, less the pipeline's."""
     transfer_syntax: str = ExplicitVRLittleEndian
     images: bool = True
     """Whether single images can have it; every output is for series."""
@@ -44,43 +45,41 @@ CATALOGUE = (
         output="secondary-capture",
         sop_classes=_PICTURES,
         modality=SOURCE,
-        series_number=9001,
+        place=1,
         transfer_syntax=JPEGBaseline8Bit,
     ),
     Entry(
         output="secondary-capture-single",
         sop_classes=_PICTURES[:1],
         modality=SOURCE,
-        series_number=9001,
+        place=1,
         transfer_syntax=JPEGBaseline8Bit,
     ),
-    Entry(output="secondary-capture-uncompressed", sop_classes=_PICTURES, modality=SOURCE, series_number=9001),
-    Entry(output="structured-report", sop_classes=(Comprehensive3DSRStorage,), modality="SR", series_number=9002),
+    Entry(output="secondary-capture-uncompressed", sop_classes=_PICTURES, modality=SOURCE, place=1),
+    Entry(output="structured-report", sop_classes=(Comprehensive3DSRStorage,), modality="SR", place=2),
     Entry(
         output="structured-report-comprehensive",
         sop_classes=(ComprehensiveSRStorage,),
         modality="SR",
-        series_number=9002,
+        place=2,
     ),
-    Entry(output="structured-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", series_number=9002),
-    Entry(output="text-report", sop_classes=(BasicTextSRStorage,), modality="SR", series_number=9004),
-    Entry(output="text-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", series_number=9004),
+    Entry(output="structured-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", place=2),
+    Entry(output="text-report", sop_classes=(BasicTextSRStorage,), modality="SR", place=4),
+    Entry(output="text-report-enhanced", sop_classes=(EnhancedSRStorage,), modality="SR", place=4),
     Entry(
         output="presentation-state",
         sop_classes=(GrayscaleSoftcopyPresentationStateStorage,),
         modality="PR",
-        series_number=9005,
+        place=5,
     ),
-    Entry(output="pdf-report", sop_classes=(EncapsulatedPDFStorage,), modality="DOC", series_number=9006),
-    Entry(output="segmentation", sop_classes=(SegmentationStorage,), modality="SEG", series_number=9007, images=False),
-    Entry(
-        output="parametric-map", sop_classes=(ParametricMapStorage,), modality="RWV", series_number=9008, images=False
-    ),
+    Entry(output="pdf-report", sop_classes=(EncapsulatedPDFStorage,), modality="DOC", place=6),
+    Entry(output="segmentation", sop_classes=(SegmentationStorage,), modality="SEG", place=7, images=False),
+    Entry(output="parametric-map", sop_classes=(ParametricMapStorage,), modality="RWV", place=8, images=False),
     Entry(
         output="key-objects",
         sop_classes=(KeyObjectSelectionDocumentStorage,),
         modality="KO",
-        series_number=9009,
+        place=9,
         images=False,
     ),
 )

@@ -32,7 +32,8 @@ class Kind:
     sop_class_uid: str
     transfer_syntax_uid: str
     modality: str
-    series_number: int
+    place: int
+    """Added to the pipeline's `series_number`: 1 to 9 are built in (`catalogue`), a hospital's own take 10 to 99."""
     series_description: str
 
 
@@ -50,10 +51,13 @@ def start(source: Dataset, run: Result | Refusal, kind: Kind, *, ordinal: int = 
     dataset.SOPClassUID = kind.sop_class_uid
     dataset.SOPInstanceUID = uid
     dataset.Modality = kind.modality
+    dataset.SeriesNumber = run.series_number + kind.place
     dataset.SeriesInstanceUID = identity.series_instance_uid(
-        study_uid=text(source, "StudyInstanceUID"), pipeline=run.pipeline, kind=kind.name
+        study_uid=text(source, "StudyInstanceUID"),
+        pipeline=run.pipeline,
+        kind=kind.name,
+        number=run.series_number + kind.place,
     )
-    dataset.SeriesNumber = kind.series_number
     dataset.SeriesDescription = kind.series_description[:_LO]
     dataset.InstanceNumber = min(max(1, integer(source, "InstanceNumber", 1)) + ordinal, _LARGEST_IS)
     _add_times(source, dataset, run.created_at)

@@ -24,9 +24,13 @@ def sop_instance_uid(*, job_id: str, kind: str, source_sop_uid: str, ordinal: in
     return derived_uid("instance", job_id, kind, source_sop_uid, str(ordinal))
 
 
-def series_instance_uid(*, study_uid: str, pipeline: str, kind: str) -> str:
-    """Name the series of one kind of object; one per study and pipeline, so that worklists stay tidy."""
-    return derived_uid("series", study_uid, pipeline, kind)
+def series_instance_uid(*, study_uid: str, pipeline: str, kind: str, number: int) -> str:
+    """Name the series of one kind of object; one per study and pipeline, so that worklists stay tidy.
+
+    Its Series Number is part of the name: a pipeline that is given another number begins another series, as all
+    instances of a series have one number (PS3.3 C.7.3.1).
+    """
+    return derived_uid("series", study_uid, pipeline, kind, str(number))
 
 
 def tracking_uid(*, job_id: str, source_sop_uid: str, finding: str, ordinal: int) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from service.results import Finding, Result
 
 KIND = "key-objects"
-SERIES_NUMBER = 9009
+PLACE = 9
 
 
 @tolerant()
@@ -45,7 +45,7 @@ def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> 
         sop_class_uid=KeyObjectSelectionDocumentStorage,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         modality="KO",
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI key slices ({result.pipeline})",
     )
     dataset = start(about.header, result, kind)

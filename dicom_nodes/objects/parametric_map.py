@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from service.results import Attribution, Finding, Result
 
 KIND = "parametric-map"
-SERIES_NUMBER = 9008
+PLACE = 8
 _DERIVATION = codes.private("attribution", "Attribution of a model's result to the image")
 _QUANTITY = Code(value="246205007", scheme="SCT", meaning="Quantity")
 _METHOD = Code(value="370129005", scheme="SCT", meaning="Measurement Method")
@@ -76,7 +76,7 @@ def _start(about: Subject, geometry: Geometry, attribution: Attribution, finding
         transfer_syntax_uid=ExplicitVRLittleEndian,
         # The series' own modality would make a hanging protocol hang it as a scan.
         modality="RWV",
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI map ({about.result.pipeline})",
     )
     dataset = start(about.header, about.result, kind)

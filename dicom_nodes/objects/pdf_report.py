@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.results import Result
 
 KIND = "pdf-report"
-SERIES_NUMBER = 9006
+PLACE = 6
 
 
 @tolerant()
@@ -44,7 +44,7 @@ def _build(about: Subject) -> Dataset:
         sop_class_uid=EncapsulatedPDFStorage,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         modality="DOC",
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI page ({result.pipeline})",
     )
     dataset = start(about.header, result, kind)

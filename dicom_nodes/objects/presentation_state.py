@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from service.results import Result
 
 KIND = "presentation-state"
-SERIES_NUMBER = 9005
+PLACE = 5
 _NEUTRAL = 32896
 """Of a* and b* in the 16-bit coding of CIELab (PS3.3 C.10.7.1.1)."""
 _WHITE = 65535
@@ -91,7 +91,7 @@ def _build(about: Subject) -> Dataset:
         sop_class_uid=GrayscaleSoftcopyPresentationStateStorage,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         modality="PR",
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI outlines ({about.result.pipeline})",
     )
     dataset = start(about.header, about.result, kind)

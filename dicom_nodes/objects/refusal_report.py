@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.results import Refusal
 
 KIND = "refusal-report"
-SERIES_NUMBER = 9003
+PLACE = 3
 
 
 @tolerant()
@@ -34,7 +34,7 @@ def build(source: Dataset, refusal: Refusal) -> Dataset:
     return write_report(
         (source,),
         refusal,
-        report_kind(KIND, BasicTextSRStorage, series_number=SERIES_NUMBER, series_description=description),
+        report_kind(KIND, BasicTextSRStorage, place=PLACE, series_description=description),
         codes.private("refusal", "AI analysis not performed"),
         [
             *(content.text(finding, line) for line in lines),

@@ -28,14 +28,14 @@ _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
 
 
-def report_kind(name: str, sop_class_uid: str, *, series_number: int, series_description: str) -> Kind:
+def report_kind(name: str, sop_class_uid: str, *, place: int, series_description: str) -> Kind:
     """Return a kind of object that is a Structured Report."""
     return Kind(
         name=name,
         sop_class_uid=sop_class_uid,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         modality="SR",
-        series_number=series_number,
+        place=place,
         series_description=series_description,
     )
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 KIND = "secondary-capture"
 SINGLE_KIND = "secondary-capture-single"
 UNCOMPRESSED_KIND = "secondary-capture-uncompressed"
-SERIES_NUMBER = 9001
+PLACE = 1
 MAX_JPEG_BYTES = 900_000
 """Of all pages together: with the header, and a reference to each slice of a long series, below 1 MB."""
 _QUALITIES = (90, 80, 70, 60, 50)
@@ -141,7 +141,7 @@ def _common(about: Subject, pages: Pages, name: str, transfer_syntax: str) -> Fi
         sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage,
         transfer_syntax_uid=transfer_syntax,
         modality=_modality(source),
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI heatmap ({about.result.pipeline})",
     )
     dataset = start(about.header, about.result, kind)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from service.results import Attribution, Finding, Result
 
 KIND = "segmentation"
-SERIES_NUMBER = 9007
+PLACE = 7
 LEVEL = 0.5
 _SEGMENT_NUMBER = 0x0062000B
 _SEGMENT_GROUP = 0x0062000A
@@ -77,7 +77,7 @@ def build_series(headers: Sequence[Dataset], series: Series, result: Result) -> 
         sop_class_uid=SegmentationStorage,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         modality="SEG",
-        series_number=SERIES_NUMBER,
+        place=PLACE,
         series_description=f"AI regions ({result.pipeline})",
     )
     dataset = start(about.header, result, kind)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KIND = "structured-report"
 COMPREHENSIVE_KIND = "structured-report-comprehensive"
 ENHANCED_KIND = "structured-report-enhanced"
-SERIES_NUMBER = 9002
+PLACE = 2
 _QUALITATIVE = Code(value="C0034375", scheme="UMLS", meaning="Qualitative Evaluations")
 
 
@@ -82,7 +82,7 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
     return write_report(
         about.headers,
         about.result,
-        report_kind(name, sop_class, series_number=SERIES_NUMBER, series_description=description),
+        report_kind(name, sop_class, place=PLACE, series_description=description),
         dcm("126000", "Imaging Measurement Report"),
         [
             procedure_reported(about.images[0]),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KIND = "text-report"
 ENHANCED_KIND = "text-report-enhanced"
-SERIES_NUMBER = 9004
+PLACE = 4
 _LONGEST_LINE = 80
 """Characters of a finding: OHIF sets findings in a fixed pitch and cuts a longer line at the edge of the viewport."""
 
@@ -62,7 +62,7 @@ def _build(about: Subject, name: str, sop_class: str) -> Dataset:
     return write_report(
         about.headers,
         about.result,
-        report_kind(name, sop_class, series_number=SERIES_NUMBER, series_description=description),
+        report_kind(name, sop_class, place=PLACE, series_description=description),
         codes.private("ai-report", "AI analysis report"),
         [
             *(_section(section) for section in narrative.sections(about)),

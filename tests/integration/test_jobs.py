@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tomllib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -156,6 +157,31 @@ def test_a_repeated_job_writes_equal_bytes(tmp_path: Path, films: list[Path], ho
     assert digests[0] == digests[1]
     assert len(digests[0]) == 2
     again.engine.dispose()
+
+
+def test_pipelines_number_their_series_apart_and_versions_of_one_pipeline_share_them(
+    tmp_path: Path, films: list[Path]
+) -> None:
+    series: dict[str, list[tuple[int, str]]] = {}
+    versions: dict[str, dict[str, object]] = {
+        "first": {},
+        "later": {"version": "99"},
+        "other": {"name": "other", "series_number": 9500},
+        "moved": {"version": "99", "series_number": 9600},
+    }
+    for name, changes in versions.items():
+        place = House(tmp_path / name, **changes)
+        place.receive(films[0])
+        assert place.work_off() == [JobState.DONE]
+        written = [dcmread(io.BytesIO(data)) for data in place.objects()]
+        series[name] = sorted((int(entry.SeriesNumber), str(entry.SeriesInstanceUID)) for entry in written)
+        place.engine.dispose()
+    numbers = {name: [number for number, _ in entries] for name, entries in series.items()}
+    assert numbers == {"first": [9001, 9002], "later": [9001, 9002], "other": [9501, 9502], "moved": [9601, 9602]}
+    assert series["first"] == series["later"]
+    # All instances of a series have one number (PS3.3 C.7.3.1).
+    uids = {uid: number for entries in series.values() for number, uid in entries}
+    assert len(uids) == 6
 
 
 def test_a_refused_study_gets_a_report_when_the_pipeline_says_so(tmp_path: Path, films: list[Path]) -> None:

@@ -148,6 +148,7 @@ def _result(attribution: NDArray[np.float32], modality: str) -> Result:
         created_at=dt.datetime(2026, 1, 5, 10, 30, tzinfo=dt.UTC),
         pipeline=f"head-{modality.lower()}",
         pipeline_version="1",
+        series_number=9000,
         software_version="0.1.0",
         model=ModelIdentity(
             name="phantom-head",

@@ -35,9 +35,10 @@ def test_moving_a_letter_between_parts_changes_the_uid() -> None:
 
 
 def test_a_study_has_one_series_per_pipeline_and_kind() -> None:
-    one = identity.series_instance_uid(study_uid="1.2", pipeline="p", kind="sc")
-    assert one == identity.series_instance_uid(study_uid="1.2", pipeline="p", kind="sc")
-    assert one != identity.series_instance_uid(study_uid="1.2", pipeline="q", kind="sc")
+    one = identity.series_instance_uid(study_uid="1.2", pipeline="p", kind="sc", number=9001)
+    assert one == identity.series_instance_uid(study_uid="1.2", pipeline="p", kind="sc", number=9001)
+    assert one != identity.series_instance_uid(study_uid="1.2", pipeline="q", kind="sc", number=9001)
+    assert one != identity.series_instance_uid(study_uid="1.2", pipeline="p", kind="sc", number=9101)
 
 
 @pytest.mark.parametrize(

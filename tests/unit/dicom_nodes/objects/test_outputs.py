@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tomllib
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from dicom_nodes.objects import codes, identity
+from dicom_nodes.objects import codes, identity, refusal_report
 from dicom_nodes.objects.catalogue import CATALOGUE, SOURCE
 from dicom_nodes.objects.legends import legend
 from dicom_nodes.objects.read import read_image
 from dicom_nodes.objects.write import to_bytes
+from service.pipelines import SERIES_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-    from service.results import Result
+    from service.results import Refusal, Result
 
     Make = Callable[..., FileDataset]
     Save = Callable[[Dataset], Path]
@@ -47,7 +49,7 @@ def assert_common(name: str, data: bytes, header: Dataset) -> None:
     entry = CATALOGUED[name]
     assert written.SOPClassUID in entry.sop_classes
     modality = header.Modality if entry.modality == SOURCE else entry.modality
-    assert (written.Modality, written.SeriesNumber) == (modality, entry.series_number)
+    assert (written.Modality, written.SeriesNumber) == (modality, 9000 + entry.place)
     assert written.file_meta.TransferSyntaxUID == entry.transfer_syntax
     assert private_codes(written) <= {*codes.PRIVATE_CONCEPTS, *METHODS, "deletion-auc", "stability-82f949"}
     assert written.SpecificCharacterSet == "ISO_IR 192"
@@ -123,6 +125,24 @@ def test_outputs_of_one_study_never_share_an_instance(source: Make, saved: Save,
     built = [entry.load()(read.header, read.image, result) for entry in light.values()]
     assert len({dataset.SOPInstanceUID for dataset in built}) == len(light)
     assert len({dataset.SeriesInstanceUID for dataset in built}) == len(light)
+
+
+def test_two_pipelines_share_no_series_number(stack: Callable[..., Any], several: Results, refusal: Refusal) -> None:
+    headers, series = stack(3)
+    results = [replace(several((64, 48), slices=3), series_number=number) for number in (9000, 9100)]
+    notes = [replace(refusal, series_number=number) for number in (9000, 9100)]
+    one, two = (
+        {SERIES[name].load()(headers, series, result).SeriesNumber for name in SERIES}
+        | {refusal_report.build(headers[0], note).SeriesNumber}
+        for result, note in zip(results, notes, strict=True)
+    )
+    assert one == set(range(9001, 9010))
+    assert two == set(range(9101, 9110))
+
+
+def test_places_of_outputs_leave_room_for_a_hospitals_own() -> None:
+    assert {entry.place for entry in CATALOGUE} | {refusal_report.PLACE} == set(range(1, 10))
+    assert SERIES_NUMBERS == 100
 
 
 def test_the_documentation_lists_every_output() -> None:
