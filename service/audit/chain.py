@@ -196,10 +196,12 @@ class AuditLog:
             size = self._segment(place.segment).stat().st_size if place.segment else 0
         except (ValueError, FileNotFoundError):
             size = -1
-        newest = max((int(path.stem) for path in self.segments()), default=0)
-        if size < place.offset or newest != place.segment:
+        if size < place.offset:
+            newest = max((int(path.stem) for path in self.segments()), default=0)
             return _End(place=replace(place, segment=newest), fresh=True, remark="the log before this was damaged")
-        torn = size - place.offset
+        # A crash or a full disk may leave a day without one finished record: `_write` begins its segment anew.
+        begun = self._segment(place.segment + 1)
+        torn = size - place.offset + (begun.stat().st_size if begun.exists() else 0)
         return _End(place=place, remark=f"an unfinished record of {torn} bytes was dropped" if torn else "")
 
     def _write(self, records: Sequence[Record], end: _End) -> None:
