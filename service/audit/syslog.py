@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from service.audit.trail import open_log
 from service.tls import client_context
 
 if TYPE_CHECKING:
-    import ssl
-
     from service.sections import Audit
     from service.settings import Settings
 
@@ -41,7 +40,10 @@ def frame(record: Record, *, host: str, process_id: int) -> bytes:
 
 
 class Forwarder:
-    """Sends what is behind the cursor. One process at a time does it; a collector that is down loses nothing."""
+    """Sends what is behind the cursor. One process at a time does it; a collector that is down loses nothing.
+
+    Syslog knows no receipt: of a collector that crashes, what was on its way to it is missing there, and only there.
+    """
 
     def __init__(self, audit_log: AuditLog, settings: Audit) -> None:
         self._log = audit_log
@@ -89,6 +91,8 @@ class Forwarder:
             self._connection = None
 
     def _send(self, message: bytes) -> None:
+        if self._connection is not None and _has_ended(self._connection):
+            self.close()
         if self._connection is None:
             self._connection = self._connect()
         self._connection.sendall(message)
@@ -104,6 +108,19 @@ class Forwarder:
         except BaseException:
             plain.close()
             raise
+
+
+def _has_ended(connection: ssl.SSLSocket) -> bool:
+    """Tell whether the collector closed its end: the next message would be taken by our system, and by nobody else."""
+    connection.setblocking(False)
+    try:
+        return not connection.recv(1)
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(_PATIENCE_S)
 
 
 def start_forwarding(settings: Settings, stop: threading.Event) -> threading.Thread | None:

@@ -3,16 +3,20 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import fromstring
 
 import pytest
 from certificates import Authority
+from waiting import comes_true
 
-from service.audit.chain import AuditLog
-from service.audit.syslog import Forwarder
+from service.audit.chain import AuditLog, Entry, read_place
+from service.audit.syslog import Forwarder, start_forwarding
 from service.audit.trail import Trail
+from service.errors import SettingsError
 from service.sections import Audit
+from service.settings import load_settings
 from service.tls import server_context
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ class Collector:
         self.port: int = self._socket.getsockname()[1]
         self.messages: list[bytes] = []
         self.arrived = threading.Condition()
+        self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -44,6 +49,9 @@ class Collector:
             return list(self.messages)
 
     def stop(self) -> None:
+        if self._connection:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join(timeout=10)
@@ -56,6 +64,7 @@ class Collector:
                 return
             try:
                 with self._context.wrap_socket(plain, server_side=True) as connection:
+                    self._connection = connection
                     self._read(connection.makefile("rb"))
             except OSError:
                 plain.close()
@@ -86,11 +95,11 @@ def collector(authority: Authority) -> Iterator[Collector]:
     collector.stop()
 
 
-def forwarder(log: AuditLog, authority: Authority, own: Pair, port: int) -> Forwarder:
+def forwarder(log: AuditLog, authority: Authority, own: Pair, port: int, *, host: str = "127.0.0.1") -> Forwarder:
     return Forwarder(
         log,
         Audit(
-            syslog_host="127.0.0.1",
+            syslog_host=host,
             syslog_port=port,
             syslog_trusted=str(authority.path),
             syslog_certificate=str(own.certificate),
@@ -141,6 +150,27 @@ def test_a_collector_that_is_down_loses_nothing(tmp_path: Path, authority: Autho
         collector.stop()
 
 
+def test_a_collector_that_was_restarted_gets_what_came_meanwhile(tmp_path: Path, authority: Authority) -> None:
+    log = AuditLog(tmp_path / "audit")
+    own = authority.issue("collector")
+    collector = Collector(authority, own)
+    sending = forwarder(log, authority, authority.issue("pellucid"), collector.port)
+    Trail(log, process="test").alert("10.0.0.1", "first")
+    assert sending.run_once() == 1
+    collector.wait_for(1)
+    collector.stop()
+    Trail(log, process="test").alert("10.0.0.1", "second")
+    with pytest.raises(OSError, match=r"."):
+        sending.run_once()
+    collector = Collector(authority, own, collector.port)
+    try:
+        assert sending.run_once() == 1
+        assert b'number="2"' in collector.wait_for(1)[0]
+    finally:
+        sending.close()
+        collector.stop()
+
+
 def test_a_collector_with_another_authority_hears_nothing(
     tmp_path: Path, authority: Authority, collector: Collector
 ) -> None:
@@ -151,3 +181,80 @@ def test_a_collector_with_another_authority_hears_nothing(
     with pytest.raises(OSError, match="certificate"):
         sending.run_once()
     assert collector.messages == []
+
+
+def test_a_collector_whose_certificate_is_for_another_name_hears_nothing(
+    tmp_path: Path, authority: Authority, collector: Collector
+) -> None:
+    log = AuditLog(tmp_path / "audit")
+    Trail(log, process="test").alert("10.0.0.1", "first")
+    # Another way to write the same address, which the certificate does not hold.
+    sending = forwarder(log, authority, authority.issue("pellucid"), collector.port, host="127.1")
+    with pytest.raises(OSError, match="Hostname mismatch"):
+        sending.run_once()
+    assert collector.messages == []
+
+
+def test_many_records_go_in_batches_and_the_place_is_noted_behind_each(
+    tmp_path: Path, authority: Authority, collector: Collector
+) -> None:
+    log = AuditLog(tmp_path / "audit")
+    log._append_all([Entry(kind="test", message="<m/>", study="", job="", note="")] * 201)
+    sending = forwarder(log, authority, authority.issue("pellucid"), collector.port)
+    assert sending.run_once() == 200
+    place = read_place(log.folder / "forwarded")
+    assert place is not None
+    assert place.number == 200
+    assert sending.run_once() == 1
+    assert len(collector.wait_for(201)) == 201
+    sending.close()
+
+
+def test_forwarding_outlasts_a_collector_that_is_down_and_a_log_that_is_damaged(
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.syslog._POLL_S", 0.02)
+    log, own = AuditLog(tmp_path / "audit"), authority.issue("pellucid")
+    Trail(log, process="test").alert("10.0.0.1", "first")
+    (segment,) = log.segments()
+    whole = segment.read_bytes()
+    segment.write_bytes(b"garbage\n")
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    stop = threading.Event()
+    thread = threading.Thread(target=forwarder(log, authority, own, port).run, args=(stop,), daemon=True)
+    thread.start()
+    assert comes_true(lambda: "could not be forwarded: ValueError" in caplog.text, within_s=30)
+    segment.write_bytes(whole)
+    assert comes_true(lambda: "forwarded: ConnectionRefusedError" in caplog.text, within_s=30)
+    collector = Collector(authority, authority.issue("collector"), port)
+    try:
+        collector.wait_for(1)
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        collector.stop()
+    assert not thread.is_alive()
+
+
+def test_forwarding_begins_where_a_collector_is_named(
+    tmp_path: Path, authority: Authority, collector: Collector
+) -> None:
+    variables = {"PELLUCID__STATE__DIRECTORY": str(tmp_path), "PELLUCID__AUDIT__SYSLOG_TRUSTED": str(authority.path)}
+    own, stop = authority.issue("pellucid"), threading.Event()
+    assert start_forwarding(load_settings(None, variables), stop) is None
+    variables |= {
+        "PELLUCID__AUDIT__SYSLOG_HOST": "127.0.0.1",
+        "PELLUCID__AUDIT__SYSLOG_PORT": str(collector.port),
+        "PELLUCID__AUDIT__SYSLOG_CERTIFICATE": str(own.certificate),
+        "PELLUCID__AUDIT__SYSLOG_KEY": str(own.key),
+    }
+    Trail(AuditLog(tmp_path / "audit"), process="test").alert("10.0.0.1", "first")
+    thread = start_forwarding(load_settings(None, variables), stop)
+    assert thread is not None
+    assert len(collector.wait_for(1)) == 1
+    stop.set()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    with pytest.raises(SettingsError, match="nowhere"):
+        start_forwarding(load_settings(None, variables | {"PELLUCID__AUDIT__SYSLOG_TRUSTED": "/nowhere"}), stop)
