@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-APT := orthanc orthanc-dicomweb dcmtk dicom3tools poppler-utils redis-server postgresql
+APT := orthanc orthanc-dicomweb dcmtk dicom3tools openjph-tools poppler-utils redis-server postgresql
 
 # continuous integration skips nothing, so it also has the libraries that we are measured against, and dcmjs
 COMMA := ,

@@ -9,6 +9,7 @@ for package in "$@"; do
         dcmtk) tool=storescu ;;
         dicom3tools) tool=dciodvfy ;;
         nodejs) tool=node ;;
+        openjph-tools) tool=ojph_compress ;;
         poppler-utils) tool=pdftotext ;;
         redis-server) tool=redis-server ;;
         postgresql) tool=pg_ctlcluster ;;

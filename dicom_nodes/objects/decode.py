@@ -181,7 +181,9 @@ def _in_child(path: Path, syntax: str) -> NDArray[Any]:
     try:
         answer = json.loads(head)
         if answer.get("error") == "unsupported":
-            raise UndecodableError(f"No decoder reads the transfer syntax '{name}'.")
+            raise UndecodableError(
+                f"No decoder reads the transfer syntax '{name}': have it sent uncompressed or as JPEG 2000."
+            )
         if answer.get("error") == "memory":
             raise UndecodableError(f"Decoding '{name}' pixels needs more memory than allowed.")
         if "error" in answer:

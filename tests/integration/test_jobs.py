@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
+from dicom_nodes.client import send_files
 from service.audit.commands import details
 from service.audit.digest import settings_digest
 from service.audit.trail import open_log, open_trail
@@ -26,6 +29,8 @@ from service.pipelines import load_pipelines
 from service.records import Instance, JobState
 from service.settings import load_settings, packaged_config
 from service.spool import open_spool
+from tests.htj2k import compress
+from tests.network import AE, station
 from workers.phantom.files import write_samples
 from workers.tasks import JobRunner
 
@@ -157,6 +162,45 @@ def test_a_repeated_job_writes_equal_bytes(tmp_path: Path, films: list[Path], ho
     assert digests[0] == digests[1]
     assert len(digests[0]) == 2
     again.engine.dispose()
+
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL])
+def test_a_film_in_high_throughput_jpeg_2000_gets_the_objects_of_the_plain_one(
+    tmp_path: Path, films: list[Path], house: House, syntax: str
+) -> None:
+    house.receive(films[0])
+    assert house.work_off() == [JobState.DONE]
+    film = dcmread(films[0])
+    compress(film, syntax)
+    packed = tmp_path / "packed.dcm"
+    film.save_as(packed)
+    place = House(tmp_path / "packed")
+    with station(tmp_path / "listener") as entrance:
+        (outcome,) = send_files([packed], "127.0.0.1", entrance.port, AE, "PACS")
+        assert outcome.status == 0x0000
+        (arrived,) = entrance.files()
+        received = dcmread(arrived)
+        assert (received.file_meta.TransferSyntaxUID, received.PixelData) == (syntax, film.PixelData)
+        place.receive(arrived)
+    assert place.work_off() == [JobState.DONE]
+    assert place.objects() == house.objects()
+    place.engine.dispose()
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.204"])
+def test_pixels_that_no_decoder_reads_end_their_job_with_what_to_do(
+    house: House, films: list[Path], syntax: str
+) -> None:
+    film = dcmread(films[0])
+    film.file_meta.TransferSyntaxUID = syntax
+    film.PixelData = encapsulate([b"\0" * 100])
+    film["PixelData"].VR = "OB"
+    film.save_as(films[0])
+    house.receive(films[0])
+    assert house.work_off() == [JobState.REFUSED]
+    reason = house.reports.jobs()[0].job.reason
+    assert f"'{UID(syntax).name}'" in reason
+    assert "have it sent uncompressed or as JPEG 2000" in reason
 
 
 def test_pipelines_number_their_series_apart_and_versions_of_one_pipeline_share_them(
