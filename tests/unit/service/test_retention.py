@@ -233,6 +233,30 @@ def test_old_days_of_the_audit_log_go_and_the_rest_stays_verifiable(house: House
     assert [path.name for path in house.log.segments()] == ["000004.log", "000005.log", "000006.log"]
 
 
+def test_the_newest_day_of_the_audit_log_stays_however_old_it_is(house: House) -> None:
+    house.trail.alert("10.0.0.1", "unknown AE title")
+    (path,) = house.log.segments()
+    os.utime(path, (house.clock.now, house.clock.now))
+    house.days_pass(3650)
+    assert house.keeper.look().audit_segments == 0
+    assert house.keeper.purge() == NOTHING
+    assert path.exists()
+
+
+def test_no_day_of_the_audit_log_goes_before_that_is_written_down(house: House) -> None:
+    for _ in range(2):
+        house.trail.alert("10.0.0.1", "unknown AE title")
+        path = house.log.segments()[-1]
+        os.utime(path, (house.clock.now, house.clock.now))
+        house.days_pass(200)
+    (house.log.folder / "lock").unlink()
+    (house.log.folder / "lock").mkdir()
+    with pytest.raises(IsADirectoryError):
+        house.keeper.purge()
+    assert len(house.log.segments()) == 2
+    assert verify(house.log).intact
+
+
 def test_audit_records_that_syslog_has_not_had_stay(tmp_path: Path, books: Books) -> None:
     house = House(tmp_path / "state", books, AUDIT__SYSLOG_HOST="collector")
     for _ in range(4):

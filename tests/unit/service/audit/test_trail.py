@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
+from service.audit import message
 from service.audit.chain import AuditLog, Record
 from service.audit.commands import details
 from service.audit.digest import settings_digest
@@ -15,6 +17,8 @@ from service.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from service.concepts import Code
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 STUDY = "1.2.3"
@@ -60,6 +64,12 @@ def event_of(root: Element) -> tuple[str, str, str]:
         identification.attrib["EventActionCode"],
         identification.attrib["EventOutcomeIndicator"],
     )
+
+
+def role_of(participant: Element) -> str:
+    role = participant.find("RoleIDCode")
+    assert role is not None
+    return role.attrib["csd-code"]
 
 
 def instance() -> Instance:
@@ -141,6 +151,8 @@ def test_received_instances_name_peer_study_and_counts(house: House) -> None:
     assert source.attrib["UserID"] == "CT1"
     assert source.attrib["NetworkAccessPointID"] == "10.0.0.9"
     assert destination.attrib["UserID"] == "PELLUCID"
+    assert [role_of(each) for each in (source, destination)] == ["110153", "110152"]
+    assert [each.attrib["UserIsRequestor"] for each in (source, destination)] == ["true", "false"]
     (listed,) = root.iter("SOPClass")
     assert listed.attrib == {"UID": CR, "NumberOfInstances": "3"}
     assert details(record)["set aside"] == "1"
@@ -164,7 +176,21 @@ def test_a_result_names_inputs_model_software_and_settings(house: House) -> None
     assert found["model sha256"] == "c" * 64
     assert found["settings sha256"] == "5" * 64
     assert found["software"].startswith("pellucid ")
-    assert record.job == "j" * 32
+    assert (found["state"], found["attempt"], found["pipeline"]) == ("done", "1", "chest 1")
+    assert (record.study, record.job) == (STUDY, "j" * 32)
+
+
+def test_sending_begins_with_all_objects_of_a_job_and_whom_they_are_for(house: House) -> None:
+    second = dataclasses.replace(delivery(), object=dataclasses.replace(made(), sop_instance_uid="2.25.9"))
+    house.trail.sending([delivery(), second], "10.0.0.1")
+    record, root = house.only()
+    assert (record.kind, record.study, record.job) == ("sending", STUDY, "j" * 32)
+    assert event_of(root) == ("110102", "E", "0")
+    assert details(record)["SOP class 1.2.840.10008.5.1.4.1.1.7"] == "2 2.25.1 2.25.9"
+    source, destination = root.findall("ActiveParticipant")
+    assert [role_of(each) for each in (source, destination)] == ["110153", "110152"]
+    assert (source.attrib["UserID"], source.attrib["UserIsRequestor"]) == ("pellucid test", "true")
+    assert (destination.attrib["UserID"], destination.attrib["NetworkAccessPointID"]) == ("pacs", "10.0.0.1")
 
 
 @pytest.mark.parametrize(("accepted", "outcome", "kind"), [(True, "0", "sent"), (False, "8", "rejected")])
@@ -173,7 +199,12 @@ def test_a_transfer_holds_the_receivers_answer(house: House, accepted: bool, out
     record, root = house.only()
     assert record.kind == kind
     assert event_of(root) == ("110104", "R", outcome)
-    assert details(record)["answer"] == "0xB000 coercion of data elements"
+    assert (record.study, record.job) == (STUDY, "j" * 32)
+    told = details(record)
+    assert (told["answer"], told["attempt"]) == ("0xB000 coercion of data elements", "1")
+    description = root.find("EventIdentification/EventOutcomeDescription")
+    assert description is not None
+    assert description.text == "0xB000 coercion of data elements"
 
 
 @pytest.mark.parametrize(("held", "outcome", "kind"), [(True, "0", "confirmed"), (False, "4", "not confirmed")])
@@ -195,6 +226,44 @@ def test_a_flood_of_alerts_becomes_one_a_minute_that_counts_the_rest(house: Hous
     last = house.records()[-1]
     assert event_of(fromstring(last.message))[0] == "110113"
     assert details(last)["same alerts left out before"] == "999"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(message.NODE_AUTHENTICATION, "110126"), (message.USE_OF_RESTRICTED_FUNCTION, "110132")]
+)
+def test_an_alert_tells_a_stranger_from_a_peer_that_may_not(house: House, kind: Code, code: str) -> None:
+    house.trail.alert("10.6.6.6", "unknown AE title", kind=kind)
+    _, root = house.only()
+    assert event_of(root) == ("110113", "E", "4")
+    told = root.find("EventIdentification/EventTypeCode")
+    assert told is not None
+    assert told.attrib["csd-code"] == code
+
+
+def test_alerts_of_ever_new_addresses_fill_no_memory(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.audit.trail._MAXIMUM_ALERTS", 10)
+    for number in range(25):
+        house.trail.alert(f"10.6.6.{number}", "unknown AE title")
+    assert len(house.trail._alerts) <= 10
+    assert len(house.records()) == 25
+
+
+def test_what_retention_removed_is_a_deletion(house: House) -> None:
+    house.trail.purged("retention", {"instances": "3"})
+    house.trail.log_purged(number=7, digest="d" * 64)
+    instances, own_log = (fromstring(record.message) for record in house.records())
+    assert [event_of(root) for root in (instances, own_log)] == [("110103", "D", "0"), ("110101", "D", "0")]
+    assert details(house.records()[1])["records up to"] == "7"
+
+
+def test_a_message_has_the_time_and_the_name_of_its_record(house: House) -> None:
+    house.trail.receiving(instance())
+    record, root = house.only()
+    identification, source = root.find("EventIdentification"), root.find("AuditSourceIdentification")
+    assert identification is not None
+    assert source is not None
+    assert identification.attrib["EventDateTime"] == record.at == "2026-02-02T02:40:00.000+00:00"
+    assert source.attrib["AuditSourceID"] == "ai.example"
 
 
 def test_a_log_that_cannot_be_written_is_counted_and_stops_nothing(
