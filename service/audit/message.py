@@ -6,6 +6,7 @@ import base64
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -39,7 +40,7 @@ WITHHELD = "withheld"
 """In place of the patient's number: the templates ask for one, this log keeps none."""
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _APPLICATION_SERVER = "4"
-_IP_ADDRESS = "2"
+_MACHINE_NAME, _IP_ADDRESS = "1", "2"
 
 
 class Action(StrEnum):
@@ -152,8 +153,17 @@ def _participant(root: Element, participant: Participant) -> None:
     if participant.ae_title:
         attributes["AlternativeUserID"] = f"AETITLES={participant.ae_title}"
     if participant.address:
-        attributes |= {"NetworkAccessPointID": participant.address, "NetworkAccessPointTypeCode": _IP_ADDRESS}
+        kind = _kind_of_access_point(participant.address)
+        attributes |= {"NetworkAccessPointID": participant.address, "NetworkAccessPointTypeCode": kind}
     _code(SubElement(root, "ActiveParticipant", attributes), "RoleIDCode", participant.role)
+
+
+def _kind_of_access_point(address: str) -> str:
+    try:
+        ip_address(address)
+    except ValueError:
+        return _MACHINE_NAME
+    return _IP_ADDRESS
 
 
 def _study(root: Element, study: Study) -> None:

@@ -65,6 +65,12 @@ def test_a_participant_has_its_title_its_address_and_whether_it_asked(requestor:
     assert code_of(root, "ActiveParticipant/RoleIDCode") == ("110153", "DCM")
 
 
+@pytest.mark.parametrize(("address", "kind"), [("10.0.0.9", "2"), ("2001:db8::1", "2"), ("pacs.example", "1")])
+def test_a_machines_name_is_told_from_an_address(address: str, kind: str) -> None:
+    peer = Participant(user_id="pacs", role=message.DESTINATION_ROLE, requestor=False, address=address)
+    assert found(written(STUDY, peer), "ActiveParticipant").attrib["NetworkAccessPointTypeCode"] == kind
+
+
 def test_a_process_has_neither_title_nor_address() -> None:
     root = written(STUDY, Participant(user_id="pellucid sender", role=message.APPLICATION, requestor=False))
     assert found(root, "ActiveParticipant").attrib == {"UserID": "pellucid sender", "UserIsRequestor": "false"}
