@@ -24,7 +24,6 @@ from rich.progress import Progress
 
 from dicom_nodes.objects.read import read_image
 from service.cli import UsageError, settings_of
-from service.pipelines import load_pipelines
 from service.validation import nearest
 from workers.assessors.case import rank_correlation
 from workers.bench_comparison import Bench, Figures, total
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
 
     from workers.models.package import PackagedClassifier
 
+LARGE = "pneumonia-resnet50"
+"""The network that the case studies explain, and that libraries take minutes for."""
 REFERENCE_SAMPLES = 20_000
 REFERENCE_SEED = 1_000_003
 OTHER_SEEDS = (0, 1, 2)
@@ -52,7 +53,7 @@ LIBRARIES = ("torch", "captum", "lime", "shap", "scikit-learn", "scikit-image")
 
 
 @click.command()
-@click.option("--model", "name", default="", help="Name of a package; default: that of the first enabled pipeline.")
+@click.option("--model", "name", default=LARGE, show_default=True, help="Name of a package.")
 @click.option("--graph", default="", help="Use this graph instead, with random features and a fitted head.")
 @click.option("--methods", default="", help="Names, separated by commas; default: all that are registered.")
 @click.option("--peers/--no-peers", "with_peers", default=True, show_default=True)
@@ -79,11 +80,10 @@ def explainers(  # noqa: PLR0917 - click passes options by name
 ) -> None:
     """Measure each explanation method beside captum, `lime` and `shap` (extra `peers`), at their defaults."""
     settings = settings_of(ctx)
-    chosen = name or load_pipelines(settings)[0].pipeline.model
     known = [card.parent.name for card in settings.models_directory.glob("*/model.toml")]
-    if chosen not in known:
-        raise UsageError(f"there is no model '{chosen}'{nearest(chosen, known)}")
-    classifier = load_package(settings.models_directory / chosen, choose_device(settings.worker.device))
+    if name not in known:
+        raise UsageError(f"there is no model '{name}'{nearest(name, known)}")
+    classifier = load_package(settings.models_directory / name, choose_device(settings.worker.device))
     if graph:
         classifier = graph_with_head(classifier, graph)
     wanted = _names(methods)
@@ -98,7 +98,7 @@ def explainers(  # noqa: PLR0917 - click passes options by name
         method for method, figure in found.items() if figure.seconds is not None and figure.peer_seconds is not None
     ]
     figures: dict[str, object] = {
-        "model": graph or chosen,
+        "model": graph or name,
         "methods": {method: asdict(figure) for method, figure in found.items()},
         "total": total(found, bench.together(both) if both else None),
         "peak_memory_mb": round(bench.peak_mb, 1),

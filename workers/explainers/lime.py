@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.explainers.bounds import real, whole
-from workers.explainers.perturbation import Clock, Sampling, explained_regions, until_stable
+from workers.explainers.kriging import MOST, Kriging, LimeMeans
+from workers.explainers.perturbation import STEP, Clock, Sampling, explained_regions, until_stable
 from workers.explainers.pool import pool_of
 from workers.explainers.sampling import SPARE, Estimate
 
@@ -28,7 +29,8 @@ class Lime:
     Source: Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?", arXiv:1602.04938. Coalitions are uniform; they
     weigh by how near they are to the whole image, exp(-d^2 / width^2) with d the cosine distance; a ridge regression
     with intercept gives the values. The paper explains the probability; this explains the logit, whose effects add
-    up where probabilities saturate.
+    up where probabilities saturate. With few samples the regression is over all coalitions, answered by what
+    `workers.explainers.kriging` makes of those that were asked.
 
     Args:
         regions: about how many superpixels.
@@ -47,7 +49,7 @@ class Lime:
         self,
         *,
         regions: int = 56,
-        samples: int = 256,
+        samples: int = 240,
         stability: float = 0.8,
         kernel_width: float = 0.25,
         ridge: float = 0.001,
@@ -70,7 +72,7 @@ class Lime:
         pool = pool_of(classifier, batch, self._regions, self._sampling.replacement, self._sampling.seed)
         question = _Question(pool, labels, width=self._width, ridge=self._ridge)
         block = 1 << pool.count.bit_length()
-        found = until_stable(question, self._sampling, first=max(block, pool.count + SPARE), step=16)
+        found = until_stable(question, self._sampling, first=max(block, pool.count + SPARE), step=STEP)
         parameters = {
             **self._sampling.described(),
             "kernel width": f"{self._width:g}",
@@ -101,14 +103,30 @@ class _Question:
         drawn, answers = self._pool.halves(self._pairs)
         shown = np.stack([drawn, ~drawn], axis=1).reshape(2 * self._pairs, -1)
         logits = answers.reshape(2 * self._pairs, -1)[:, self._labels]
-        return surrogate(shown, logits, width=self._width, ridge=self._ridge)
+        fit = surrogate if len(shown) > MOST else interpolated
+        return fit(shown, logits, width=self._width, ridge=self._ridge)
 
 
 def weights(shown: NDArray[np.bool_], width: float) -> Floats:
     """Return the kernel's weight of each coalition, (count,); d is the cosine distance to the whole image."""
-    distance = 1.0 - np.sqrt(shown.mean(axis=1))
-    weight: Floats = np.exp(-np.square(distance / width))
+    return _weight(shown.mean(axis=1), width)
+
+
+def _weight(share: Floats, width: float) -> Floats:
+    weight: Floats = np.exp(-np.square((1.0 - np.sqrt(share)) / width))
     return weight
+
+
+def interpolated(shown: NDArray[np.bool_], answers: Floats, *, width: float, ridge: float) -> Estimate:
+    """Fit the linear model to all coalitions, answered by a process that interpolates those that were asked.
+
+    Arguments and result are those of `surrogate`, of which it is the limit with ever more coalitions.
+    """
+    count = shown.shape[1]
+    means = LimeMeans(weight=_weight(np.arange(count + 1) / count, width))
+    gram = means.gram()
+    inverse = np.linalg.pinv(gram + np.diag([*[ridge] * count, 0.0]), hermitian=True)[:count]
+    return Kriging.fit(shown, answers).estimate(inverse @ means.moments(shown), inverse @ gram, pairs=len(shown) // 2)
 
 
 def surrogate(shown: NDArray[np.bool_], answers: Floats, *, width: float, ridge: float) -> Estimate:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from workers.explainers.sampling import Estimate, Floats
 
 
+STEP = 32
+"""Pairs between two looks at the values."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a sampling method asks; checked when it is made.

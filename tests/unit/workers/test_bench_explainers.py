@@ -68,7 +68,7 @@ def test_what_a_limited_peer_did_not_run_is_charged_at_the_pace_of_the_network_a
 @pytest.mark.timeout(300)
 def test_of_a_limited_peer_it_is_said_what_ran_and_nothing_of_its_fidelity() -> None:
     pytest.importorskip("shap", reason="shap is absent (extra 'peers')")
-    options = ["--json", "--methods", "owen", "--peer-samples", "120"]
+    options = ["--json", "--model", "pneumonia-compact", "--methods", "owen", "--peer-samples", "120"]
     ran = CliRunner().invoke(cli, ["bench", "explainers", *options])
     assert ran.exit_code == 0, ran.output
     figures = json.loads(ran.stdout)
@@ -86,6 +86,7 @@ def test_a_method_and_its_peer_stand_side_by_side() -> None:
     ran = CliRunner().invoke(cli, ["bench", "explainers", "--json", "--methods", "grad-cam"])
     assert ran.exit_code == 0, ran.output
     figures = json.loads(ran.stdout)
+    assert figures["model"] == "pneumonia-resnet50"
     found = figures["methods"]["grad-cam"]
     assert found["peer"] == "captum.LayerGradCam"
     assert found["ratio"] == pytest.approx(found["peer_seconds"] / found["seconds"], rel=0.05)
@@ -98,9 +99,8 @@ def test_a_method_and_its_peer_stand_side_by_side() -> None:
 
 @pytest.mark.timeout(600)
 def test_another_graph_answers_by_what_it_sees_and_its_maps_are_judged() -> None:
-    ran = CliRunner().invoke(
-        cli, ["bench", "explainers", "--json", "--methods", "grad-cam,occlusion", "--graph", "resnet18", "--no-peers"]
-    )
+    options = ["--model", "pneumonia-compact", "--methods", "grad-cam,occlusion", "--graph", "resnet18", "--no-peers"]
+    ran = CliRunner().invoke(cli, ["bench", "explainers", "--json", *options])
     assert ran.exit_code == 0, ran.output
     figures = json.loads(ran.stdout)
     assert figures["model"] == "resnet18"
