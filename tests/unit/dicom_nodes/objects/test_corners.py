@@ -189,6 +189,12 @@ def lying(cosines: list[str]) -> Dataset:
             CT | {"ImageOrientationPatient": ["0.8", "0.6", "0", "0", "0", "-1"]},
             Edges(left="RA", right="LP", upper="H", lower="F"),
         ),
+        # Six degrees off is still what it is called.
+        (
+            CT | {"ImageOrientationPatient": ["0.9945", "0.1045", "0", "0", "0", "-1"]},
+            Edges(left="R", right="L", upper="H", lower="F"),
+        ),
+        (CT | {"ImageOrientationPatient": ["0", "0", "0", "0", "1", "0"]}, None),
         (
             CT | {"SharedFunctionalGroupsSequence": [lying(HEAD_FIRST_SUPINE)]},
             Edges(left="R", right="L", upper="A", lower="P"),
@@ -203,3 +209,9 @@ def test_letters_at_the_edges_are_what_the_source_states(
     source: Make, attributes: dict[str, Any], expected: Edges | None
 ) -> None:
     assert edges(source(**attributes)) == expected
+
+
+def test_letters_in_lower_case_are_understood(source: Make) -> None:
+    dataset = source(PatientOrientation=None)
+    dataset.add_new("PatientOrientation", "LO", ["l", "f"])
+    assert edges(dataset) == Edges(left="R", right="L", upper="H", lower="F")

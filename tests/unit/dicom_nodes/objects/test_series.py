@@ -138,6 +138,44 @@ def test_of_several_series_the_longest_original_one_is_read(tmp_path: Path) -> N
         assert source.notes == ("14 images left out: of another series of the study",)
 
 
+def test_of_equal_series_the_lower_number_is_read(tmp_path: Path) -> None:
+    later, earlier = stack(tmp_path / "l", "later"), stack(tmp_path / "e", "earlier")
+    for path in later:
+        change(path, lambda dataset: setattr(dataset, "SeriesNumber", 10))
+    for path in earlier:
+        change(path, lambda dataset: setattr(dataset, "SeriesNumber", 9))
+    for order in ([*later, *earlier], [*earlier, *later]):
+        assert {int(header.SeriesNumber) for header in read_series(order).headers} == {9}
+
+
+def test_slices_of_another_pixel_size_belong_to_another_stack(tmp_path: Path) -> None:
+    paths = stack(tmp_path)
+    for path in paths[:3]:
+        change(path, lambda dataset: setattr(dataset, "PixelSpacing", ["1.5", "1.5"]))
+    source = read_series(paths)
+    assert numbers(source) == [3, 4, 5, 6, 7]
+    assert source.notes == ("3 images left out: of another orientation or matrix",)
+
+
+@pytest.mark.parametrize(
+    "cosines", [["1", "0", "0", "0.5", "0.5", "0"], ["1", "0", "0", "0", "2", "0"], ["0", "0", "0", "0", "1", "0"]]
+)
+def test_directions_that_no_image_has_are_no_position(tmp_path: Path, cosines: list[str]) -> None:
+    paths = stack(tmp_path)
+    change(paths[0], lambda dataset: setattr(dataset, "ImageOrientationPatient", cosines))
+    source = read_series(paths)
+    assert numbers(source) == list(range(1, 8))
+    assert source.notes == ("1 images left out: without a position in the patient",)
+
+
+def test_an_image_of_several_frames_is_no_slice(tmp_path: Path) -> None:
+    paths = stack(tmp_path)
+    change(paths[0], lambda dataset: setattr(dataset, "NumberOfFrames", 2))
+    source = read_series(paths)
+    assert numbers(source) == list(range(1, 8))
+    assert source.notes == ("1 images left out: with several frames",)
+
+
 def test_what_the_model_does_not_read_is_left_out_with_its_reason(tmp_path: Path) -> None:
     paths = stack(tmp_path)
     with pytest.raises(NotEligibleError, match=r"no series of at least 2 slices.*8 images left out: modality CT"):
