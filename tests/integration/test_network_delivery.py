@@ -14,6 +14,7 @@ from pynetdicom.ae import ApplicationEntity
 from dicom_nodes.client import send_files
 from dicom_nodes.references import COMMITMENT, COMMITMENT_INSTANCE
 from dicom_nodes.status import Verdict
+from service.audit.trail import open_log
 from tests.archives import dcmqrscp, free_port, orthanc, running
 from tests.network import CR, cr_image, write_image
 from tests.require import require_tool
@@ -49,6 +50,11 @@ def _empty(request: pytest.FixtureRequest) -> None:
 def prepared(settings: Settings, folder: Path, *, count: int = 3) -> tuple[Desk, Reports]:
     reports = finished_job(settings, folder, count=count)
     return Desk(settings), reports
+
+
+def confirmations(settings: Settings) -> list[str]:
+    """What the audit trail has of what peers said later."""
+    return [record.kind for record, _ in open_log(settings).records() if record.kind.endswith("confirmed")]
 
 
 def test_an_object_is_delivered_when_orthanc_committed_to_it(pacs: Orthanc, our_port: int, tmp_path: Path) -> None:
@@ -142,6 +148,7 @@ def test_a_report_on_the_same_association_settles_each_object_by_its_reason(
     assert desk.deliver() == 3
     desk.confirm()
     assert desk.states() == ["delivered", "pending", "rejected"]
+    assert sorted(confirmations(settings)) == ["confirmed", "not confirmed", "not confirmed"]
     assert {"not committed: 0x0122 the peer does not commit to this SOP class"} < set(desk.column("reason"))
     assert reports.jobs()[0].rejected == 1
 
@@ -192,6 +199,7 @@ def test_a_query_confirms_what_dcmqrscp_holds(tmp_path: Path) -> None:
         assert desk.states() == ["sent", "sent"]
         desk.confirmer.confirm("archive", threading.Event())
         assert desk.states() == ["delivered", "delivered"]
+        assert confirmations(settings) == ["confirmed", "confirmed"]
 
 
 def test_what_a_query_does_not_find_in_time_is_sent_again(pacs: Orthanc, tmp_path: Path) -> None:

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_nodes.destinations import find_destination
 from dicom_nodes.sender import BATCH, Sender, run_sender
+from service.audit.commands import details
+from service.audit.trail import open_log
 from service.ledger.work import Work
 from service.settings import Settings, load_settings
 from tests.network import CR
@@ -29,6 +33,7 @@ class Archive:
     def __init__(self) -> None:
         self.answers: list[int] = []
         self.received: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self.port = 0
         self._server: ThreadedAssociationServer | None = None
 
@@ -49,6 +54,7 @@ class Archive:
         status = self.answers.pop(0) if self.answers else 0x0000
         if status in (0x0000, 0xB000):
             self.received.append(str(event.request.AffectedSOPInstanceUID))
+            self.meanwhile()
         return status
 
 
@@ -142,6 +148,38 @@ def test_a_refusal_for_cause_is_set_aside_with_its_reason_until_retried(
     assert sender.deliver("@PACS", stop) == 0
     Work(reports.engine).retry(report.job.id)
     assert sender.deliver("@PACS", stop) == 1
+
+
+def audited(settings: Settings) -> list[tuple[str, str]]:
+    """What the audit trail says: kinds of records, and answers."""
+    return [(record.kind, details(record).get("answer", "")) for record, _ in open_log(settings).records()]
+
+
+def test_the_audit_trail_has_the_beginning_once_and_each_final_answer(archive: Archive, tmp_path: Path) -> None:
+    archive.answers = [0xA700, 0xC000]
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+    sender, stop = Sender(settings), threading.Event()
+    assert comes_true(lambda: bool(sender.deliver("@PACS", stop)) or bool(reports.jobs()[0].rejected), 10)
+    (began, _), (kind, answer) = audited(settings)
+    assert (began, kind, answer[:6]) == ("sending", "rejected", "0xC000")
+    Work(reports.engine).retry(reports.jobs()[0].job.id)
+    assert sender.deliver("@PACS", stop) == 1
+    assert audited(settings)[-1] == ("sent", "0x0000 success")
+
+
+def test_what_the_ledger_could_not_note_is_in_the_audit_trail(archive: Archive, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, archive.port)
+    reports = finished_job(settings, tmp_path)
+
+    def lose_the_ledger() -> None:
+        with reports.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE deliveries RENAME TO gone"))
+
+    archive.meanwhile = lose_the_ledger
+    with pytest.raises(SQLAlchemyError):
+        Sender(settings).deliver("@PACS", threading.Event())
+    assert [kind for kind, _ in audited(settings)] == ["sending", "sent"]
 
 
 @pytest.mark.parametrize("status", [0x0111, 0xB000])
