@@ -175,7 +175,7 @@ class _Verdicts:
         self._assessed = {key: self._assess(subject) for key, subject in run.subjects.items()}
 
     def contradictions(self, label: int) -> tuple[str, ...]:
-        """Return a sentence for each pair of maps of a label that may be shown and mark different places."""
+        """Return sentences on the maps of a label that may be shown and mark different places."""
         finding = self._run.scene.classifier.card.labels[label].name
         return contradictions(self._run.scene, self._passed(label), finding)
 

@@ -110,14 +110,34 @@ def _drawn(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def contradictions(scene: Scene, subjects: Sequence[Subject], finding: str) -> tuple[str, ...]:
-    """Return a sentence for each pair of maps of one finding whose tops have no more in common than by chance."""
-    sentences = []
-    for index, first in enumerate(subjects):
-        for second in subjects[index + 1 :]:
-            shared = top_overlap(within(scene, first), within(scene, second))
-            if shared <= CONTRADICTION:
-                sentences.append(
-                    f"{first.title} and {second.title} mark different places for {finding}: of what each marks most, "
-                    f"{shared:.0%} is common to both (at most {TOP:.0%} by chance)."
-                )
+    """Return sentences that name all pairs of maps of one finding whose tops have no more in common than by chance.
+
+    Methods that contradict the same ones share a sentence: of twenty methods hundreds of pairs may, which nobody reads.
+    """
+    cells = [within(scene, subject) for subject in subjects]
+    shared = {(i, j): top_overlap(cells[i], cells[j]) for i in range(len(cells)) for j in range(i)}
+    apart = {pair: share for pair, share in shared.items() if share <= CONTRADICTION}
+    apart |= {(j, i): share for (i, j), share in apart.items()}
+    sentences, left = [], set(apart)
+    while left:
+        # The one with most to say speaks first; at a tie the one that comes first.
+        first = max(range(len(cells)), key=lambda i: (sum(pair[0] == i for pair in left), -i))
+        others = [j for j in range(len(cells)) if (first, j) in left]
+        alike = [
+            i for i in range(len(cells)) if all((i, j) in apart for j in others) and any((i, j) in left for j in others)
+        ]
+        told = {(i, j) for i in alike for j in others}
+        names = [subject.title for subject in subjects]
+        who = _told_apart([names[i] for i in alike], [names[j] for j in others], finding)
+        most = f"{max(apart[pair] for pair in told):.0%} is common to both (at most {TOP:.0%} by chance)."
+        sentences.append(f"{who} {most}")
+        left -= told | {(j, i) for i, j in told}
     return tuple(sentences)
+
+
+def _told_apart(first: Sequence[str], second: Sequence[str], finding: str) -> str:
+    names = [" and ".join(filter(None, (", ".join(group[:-1]), group[-1]))) for group in (first, second)]
+    if len(first) == len(second) == 1:
+        return f"{names[0]} and {names[1]} mark different places for {finding}: of what each marks most,"
+    mark = "marks" if len(first) == 1 else "mark"
+    return f"{names[0]} {mark} other places for {finding} than {names[1]}: of what two of them mark most, at most"

@@ -136,9 +136,24 @@ def test_agreement_is_high_among_like_maps_and_absent_without_others(scene: Scen
 def test_methods_that_mark_different_places_contradict_each_other_by_name(scene: Scene) -> None:
     subjects = [subject_of(e, scene) for e in (Honest("honest"), Honest("likewise"), Fixed("fixed"))]
     sentences = contradictions(scene, subjects, "Bright spot")
-    assert len(sentences) == 2
-    assert all("Fixed" in sentence and "Bright spot" in sentence for sentence in sentences)
+    assert len(sentences) == 1
+    assert sentences[0].startswith("Fixed marks other places for Bright spot than Honest and Likewise: of what two ")
     assert contradictions(scene, subjects[:2], "Bright spot") == ()
+    assert contradictions(scene, subjects[1:], "Bright spot")[0].startswith("Likewise and Fixed mark different places")
+
+
+def test_every_pair_that_contradicts_is_named_once_in_few_sentences(scene: Scene) -> None:
+    tops = {"one": 0, "two": 0, "three": 1, "four": 2, "five": 2}
+    subjects = []
+    for name, place in tops.items():
+        map_ = torch.zeros(scene.grid)
+        map_[10 * place : 10 * place + 6] = 1.0
+        subjects.append(Subject(method=name, title=name, label=0, map=map_))
+    sentences = contradictions(scene, subjects, "Bright spot")
+    assert [sentence.partition(":")[0] for sentence in sentences] == [
+        "three marks other places for Bright spot than one, two, four and five",
+        "one and two mark other places for Bright spot than four and five",
+    ]
 
 
 def test_a_map_of_few_places_agrees_with_a_wide_one_that_marks_them_too() -> None:
