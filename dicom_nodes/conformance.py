@@ -29,7 +29,7 @@ def conformance(ctx: click.Context) -> None:
 
 def statement(settings: Settings) -> str:
     """Return the statement as Markdown."""
-    listener, sender = settings.listener, settings.sender
+    listener, sender, web = settings.listener, settings.sender, settings.dicomweb
     return Template(STATEMENT).substitute(
         version=version("pellucid"),
         overview=tables.overview(),
@@ -62,6 +62,10 @@ def statement(settings: Settings) -> str:
         association_timeout=f"{listener.association_timeout_s:g}",
         network_timeout=f"{listener.network_timeout_s:g}",
         largest=listener.maximum_instance_mb,
+        web_connections=web.maximum_connections,
+        web_each=web.maximum_connections_per_address,
+        web_pace=f"{web.minimum_bytes_per_s:g}",
+        web_slow=f"{web.slow_timeout_s:g}",
         sender_title=sender.ae_title,
         sender_timeout=f"{sender.timeout_s:g}",
         first_retry=f"{sender.first_retry_s:g}",

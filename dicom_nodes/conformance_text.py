@@ -114,6 +114,9 @@ Availability Notification tells which instances a study consists of.
 `multipart/related; type="application/dicom"` and an answer in `application/dicom+json`; closed unless a port is set.
 A bearer token can be asked for. The same rules as for C-STORE hold.
 
+At most $web_connections connections are open at once, $web_each from one address. A request that sends less than
+$web_pace bytes a second, for $web_slow s on average, is answered 408.
+
 #### 4.2.2 Sender
 
 ##### 4.2.2.1 SOP classes

@@ -9,6 +9,7 @@ from dicom_nodes.budgets import Limits
 from dicom_nodes.peers import permitted
 from dicom_nodes.server import Server
 from dicom_nodes.stow import Door, StowService
+from dicom_nodes.web_places import WebLimits
 from dicom_nodes.web_server import WebServer
 from service.errors import SettingsError
 from service.tls import ServerContexts
@@ -106,7 +107,12 @@ def bind_web(settings: Settings, store: Store, titles: Collection[str]) -> WebSe
             StowService(store, door),
             host=chosen.host,
             port=chosen.port,
-            maximum_connections=chosen.maximum_connections,
+            limits=WebLimits(
+                connections=chosen.maximum_connections,
+                connections_per_address=chosen.maximum_connections_per_address,
+                minimum_bytes_per_s=chosen.minimum_bytes_per_s,
+                slow_timeout_s=chosen.slow_timeout_s,
+            ),
             allows=lambda address: permitted(address, settings.listener.networks()),
         )
     except OSError as error:

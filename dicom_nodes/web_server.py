@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import h11
 
 from dicom_nodes.accepting import connections, open_port
-from dicom_nodes.wire import Patience, Wire
+from dicom_nodes.web_places import Places, WebLimits
+from dicom_nodes.wire import Wire
 
 if TYPE_CHECKING:
     import socket
@@ -22,12 +23,7 @@ log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 18
 _MAXIMUM_HEADER_BYTES = 1 << 14
-_HEADER_S = 10.0
-_IDLE_S = 30.0
-_BYTES_PER_S = 1024.0
 _SEND_S = 30.0
-_WAITED_S = 3.0
-_ROOM_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,7 @@ class WebServer:
         *,
         host: str,
         port: int,
-        maximum_connections: int,
+        limits: WebLimits,
         allows: Callable[[str], bool] = lambda _address: True,
     ) -> None:
         """Bind the port; `start` begins to accept.
@@ -84,9 +80,9 @@ class WebServer:
         """
         self._service = service
         self._allows = allows
-        self._free = threading.BoundedSemaphore(maximum_connections)
+        self._limits = limits
+        self._places = Places(limits)
         self._stopping = threading.Event()
-        self._open: set[_Conversation] = set()
         self._socket = open_port(host, port, backlog=64)
         self.port: int = self._socket.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="accept http", daemon=True)
@@ -101,37 +97,27 @@ class WebServer:
         self._acceptor.join()
         self._socket.close()
         deadline = time.monotonic() + grace_s
-        while self._open and time.monotonic() < deadline:
+        while len(self._places) and time.monotonic() < deadline:
             time.sleep(0.05)
-        for conversation in list(self._open):
+        for conversation in self._places.held():
             conversation.abort()
 
     def _accept(self) -> None:
         for connection, address in connections(self._socket, self._stopping):
-            if not self._allows(address) or not self._has_room():
+            conversation = _Conversation(Wire(connection), address, self._service, self._limits)
+            if not self._allows(address) or not self._places.take(conversation):
                 log.warning("connection from %s closed: not permitted, or too many at once", address)
                 connection.close()
                 continue
             try:
-                threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+                threading.Thread(target=self._serve, args=(connection, conversation), daemon=True).start()
             except RuntimeError:
                 log.warning("connection from %s closed: there is no thread for it", address)
-                self._free.release()
+                self._places.give_back(conversation)
                 connection.close()
 
-    def _has_room(self) -> bool:
-        """Take a place. Where there is none, the connection ends that has kept us waiting longest, if that is long."""
-        if self._free.acquire(blocking=False):
-            return True
-        slowest = max(list(self._open), key=lambda conversation: conversation.kept_waiting_s, default=None)
-        if slowest is None or slowest.kept_waiting_s < _WAITED_S:
-            return False
-        slowest.abort()
-        return self._free.acquire(timeout=_ROOM_S)
-
-    def _serve(self, connection: socket.socket, address: str) -> None:
-        conversation = _Conversation(Wire(connection), address, self._service)
-        self._open.add(conversation)
+    def _serve(self, connection: socket.socket, conversation: _Conversation) -> None:
+        address = conversation.address
         try:
             conversation.run(self._stopping)
         except (OSError, h11.ProtocolError):
@@ -139,27 +125,31 @@ class WebServer:
         except Exception as error:  # noqa: BLE001 -- the last frame of this thread
             log.error("connection from %s ended: %s", address, type(error).__name__)  # noqa: TRY400
         finally:
-            self._open.discard(conversation)
-            self._free.release()
+            self._places.give_back(conversation)
             connection.close()
+
+
+class _TooSlowError(TimeoutError):
+    """The body of a request fell silent, or came below the pace for too long."""
 
 
 class _Conversation:
     """One connection: requests in turn."""
 
-    def __init__(self, wire: Wire, address: str, service: WebService) -> None:
+    def __init__(self, wire: Wire, address: str, service: WebService, limits: WebLimits) -> None:
+        self.address = address
         self._wire = wire
-        self._address = address
         self._service = service
+        self._limits = limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAXIMUM_HEADER_BYTES)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
+        self._patiences = limits.for_head()
         self._waits_since = float("inf")
 
     @property
     def kept_waiting_s(self) -> float:
         """For how long the peer has kept us waiting, less what it earned back by its pace."""
-        return self._patience.used_s + max(0.0, time.monotonic() - self._waits_since)
+        return max(patience.used_s for patience in self._patiences) + max(0.0, time.monotonic() - self._waits_since)
 
     def abort(self) -> None:
         """End it from another thread."""
@@ -168,8 +158,7 @@ class _Conversation:
     def run(self, stopping: threading.Event) -> None:
         """Serve until one side has enough."""
         while not stopping.is_set():
-            # The head as a whole must come in time; a body must keep up a pace.
-            self._patience = Patience(_HEADER_S, bytes_per_s=float("inf"))
+            self._patiences = self._limits.for_head()
             try:
                 event = self._next()
             except h11.RemoteProtocolError as error:
@@ -191,15 +180,19 @@ class _Conversation:
             method=event.method.decode("ascii"),
             path=event.target.decode("latin-1").partition("?")[0],
             headers={name.decode("latin-1").lower(): text.decode("latin-1") for name, text in event.headers},
-            address=self._address,
+            address=self.address,
         )
         if {"content-length", "transfer-encoding"} <= request.headers.keys():
             # A proxy before us may go by the other one, and take what follows for another client's (RFC 9112 6.1).
             self._send(WebAnswer(status=400, content=b"both Content-Length and Transfer-Encoding\n"), close=True)
             return
-        self._patience = Patience(_IDLE_S, bytes_per_s=_BYTES_PER_S)
+        self._patiences = self._limits.for_body()
         try:
             answer = self._service.answer(request, self._body())
+        except _TooSlowError:
+            log.warning("a request from %s was too slow", self.address)
+            self._send(WebAnswer(status=408, content=b"the body comes too slowly\n"), close=True)
+            return
         except (OSError, h11.ProtocolError):
             raise
         except Exception as error:  # noqa: BLE001 -- the client must hear that it failed
@@ -213,7 +206,10 @@ class _Conversation:
         while True:
             if self._http.they_are_waiting_for_100_continue:
                 self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
-            event = self._next()
+            try:
+                event = self._next()
+            except TimeoutError:
+                raise _TooSlowError from None
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
@@ -227,7 +223,7 @@ class _Conversation:
             if not isinstance(event, type) or event is h11.PAUSED:
                 return event
             self._waits_since = time.monotonic()
-            count = self._wire.receive_into(self._buffer, self._patience)
+            count = self._wire.receive_into(self._buffer, *self._patiences)
             self._waits_since = float("inf")
             self._http.receive_data(bytes(self._buffer[:count]))
 

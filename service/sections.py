@@ -217,7 +217,20 @@ class DicomWeb(Strict):
     calling_ae_title: AeTitle = "STOW"
     token: str = Field(default="", repr=False)
     maximum_connections: int = Field(default=20, ge=1)
+    maximum_connections_per_address: int = Field(default=10, ge=1)
+    minimum_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4096.0
+    slow_timeout_s: Seconds = 60.0
     maximum_request_mb: int = Field(default=8192, ge=1)
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> DicomWeb:
+        each, together = self.maximum_connections_per_address, self.maximum_connections
+        if each > together:
+            raise ValueError(
+                f"maximum_connections_per_address ({each}) is more than maximum_connections ({together}): "
+                "set it below, or equal where all come through one proxy"
+            )
+        return self
 
 
 class Http(Strict):

@@ -9,6 +9,7 @@ import httpx
 
 from dicom_nodes.reception import Store
 from dicom_nodes.stow import Door, StowService
+from dicom_nodes.web_places import WebLimits
 from dicom_nodes.web_server import WebServer
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
@@ -33,8 +34,9 @@ class Entrance:
         self.spool = Spool(folder / "spool", minimum_free_bytes=limits.pop("minimum_free_bytes", 0))
         self.spool.prepare()
         store = Store(spool=self.spool, arrivals=self.arrivals, stored=lambda: None)
+        web = limits.pop("web", WebLimits(connections=4, connections_per_address=4))
         door = Door(called=("PELLUCID", "OTHER"), default_called="PELLUCID", calling="STOW", **limits)
-        self.server = WebServer(StowService(store, door), host="127.0.0.1", port=0, maximum_connections=4)
+        self.server = WebServer(StowService(store, door), host="127.0.0.1", port=0, limits=web)
         self.server.start()
 
     @property

@@ -63,6 +63,31 @@ def test_an_unknown_time_zone_is_refused() -> None:
         load_settings(None, {"PELLUCID__WORKER__TIME_ZONE": "Europe/Berlinn"})
 
 
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("maximum_connections = 5", r"'dicomweb'.*per_address \(10\) is more than maximum_connections \(5\)"),
+        ("maximum_connections_per_address = 21", r"per_address \(21\) is more than maximum_connections \(20\): set it"),
+        ("maximum_connections_per_address = 0", r"'dicomweb\.maximum_connections_per_address'"),
+        ("minimum_bytes_per_s = 0", r"'dicomweb\.minimum_bytes_per_s'"),
+        ("minimum_bytes_per_s = -1.0", r"'dicomweb\.minimum_bytes_per_s'"),
+        ("minimum_bytes_per_s = inf", r"'dicomweb\.minimum_bytes_per_s'"),
+        ("slow_timeout_s = 0", r"'dicomweb\.slow_timeout_s'"),
+    ],
+)
+def test_limits_of_stow_that_protect_nobody_are_refused(tmp_path: Path, toml: str, words: str) -> None:
+    path = tmp_path / "pellucid.toml"
+    path.write_text(f"[dicomweb]\n{toml}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=words):
+        load_settings(path, {})
+
+
+def test_behind_one_proxy_all_places_may_be_one_addresses(tmp_path: Path) -> None:
+    path = tmp_path / "pellucid.toml"
+    path.write_text("[dicomweb]\nmaximum_connections_per_address = 20\n", encoding="utf-8")
+    assert load_settings(path, {}).dicomweb.maximum_connections == 20
+
+
 @pytest.mark.parametrize("secret", ["98765", "1e5", "true", "12#3", "2026-11-23", "9" * 5000, "[" * 5000])
 def test_a_secret_that_looks_like_a_number_stays_as_it_is_written(secret: str) -> None:
     settings = load_settings(None, {"PELLUCID__DICOMWEB__TOKEN": secret})
