@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
     from dicom_nodes.objects.panels import Rendering
+    from service.images import Series
     from service.results import Result
 
     Make = Callable[..., FileDataset]
@@ -224,3 +225,22 @@ def test_one_method_that_passed_is_enough_for_a_comparison(read: SourceImage, se
     assert len(render_pages(about).renderings) == 2
     assert none_shown_lines(default_scene(about)) == []
     assert not any("no explanation" in line for line in narrative.explanations(about))
+
+
+def test_the_comparisons_have_their_pages_however_many_slices_mattered(
+    stack: Callable[..., tuple[list[Dataset], Series]], several: Results
+) -> None:
+    headers, series = stack(7)
+    result = several((64, 48), slices=7)
+    labels = ("Pneumonia", "Effusion", "Nodule")
+    found = dataclasses.replace(result.findings[0], slice_probabilities=(0.6, 0.7, 0.8, 0.9, 0.8, 0.7, 0.6))
+    findings = tuple(dataclasses.replace(found, label=label) for label in labels)
+    attributions = tuple(
+        dataclasses.replace(each, finding=label) for label in labels for each in result.attributions[::2]
+    )
+    told = dataclasses.replace(result, findings=findings, attributions=attributions)
+    pages = render_pages(subject.of_series(headers, series, told), largest=256).renderings
+    assert len(pages) == 12
+    # A page of a slice begins with the film as sent; one of two methods with an explained one.
+    coloured = [bool(np.ptp(cut(page, 0).astype(int), axis=2).max() > 40) for page in pages]
+    assert coloured == [False] * 9 + [True] * 3

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
+from PIL import ImageDraw
 
-from dicom_nodes.objects.overlay import render
+from dicom_nodes.objects import subject
+from dicom_nodes.objects.comparison import render_comparison
+from dicom_nodes.objects.overlay import GAP, SIDES, render
 from dicom_nodes.objects.panels import LARGEST_PANEL, SMALLEST_PANEL, Rendering, panel_size
 from dicom_nodes.objects.read import SourceImage, read_image
+from dicom_nodes.objects.scene import compared_scenes
+from dicom_nodes.objects.typesetting import font
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,3 +159,58 @@ def test_the_corners_stay_free_for_what_viewers_write_there(source: Make, saved:
     height, width = rendering.picture.shape[:2]
     assert min(box[1] for box in rendering.texts) >= width // 12
     assert max(box[3] for box in rendering.texts) <= height - width // 18
+
+
+def trimmed(picture: np.ndarray) -> np.ndarray:
+    """Cut off what is black around something."""
+    rows, columns = np.nonzero(picture.any(axis=2))
+    return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def letter(text: str) -> np.ndarray:
+    canvas = Picture.new("RGB", (4 * SIDES, 2 * SIDES))
+    ImageDraw.Draw(canvas).text((8, 8), text, fill=(235, 235, 235), font=font(SIDES - 8))
+    return trimmed(np.asarray(canvas))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "left", "right"), [(["L", "F"], "R", "L"), (["R", "F"], "L", "R"), (["PL", "F"], "AR", "PL")]
+)
+def test_above_each_film_stands_which_side_is_which(  # noqa: PLR0917 - three fixtures and a row of the table
+    source: Make, saved: Save, several: Results, orientation: list[str], left: str, right: str
+) -> None:
+    read_back = read(saved, source(np.full((300, 240), 128, dtype=np.uint8), PatientOrientation=orientation))
+    result = several((300, 240))
+    (scenes,) = compared_scenes(subject.of_image(read_back.header, read_back.image, result))
+    (compared,) = render_comparison(scenes[::2])
+    for page in (render(read_back.header, read_back.image, result), compared):
+        assert len(page.films) == 2
+        for start, top, end, _ in page.films:
+            middle, above = (start + end) // 2, slice(top - SIDES, top)
+            assert np.array_equal(trimmed(page.picture[above, start:middle]), letter(left))
+            assert np.array_equal(trimmed(page.picture[above, middle:end]), letter(right))
+
+
+def test_above_a_film_that_does_not_state_its_sides_stands_nothing(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 240), 128, dtype=np.uint8), PatientOrientation=None))
+    page = render(read_back.header, read_back.image, result(read_back.image))
+    assert not any(page.picture[top - SIDES : top, start:end].any() for start, top, end, _ in page.films)
+
+
+def test_the_scale_has_the_strongest_colour_at_its_top(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 240), 128, dtype=np.uint8)))
+    page = render(read_back.header, read_back.image, result(read_back.image))
+    _, top, end, bottom = page.overlay
+    bar = page.picture[top + 48 : bottom - 48, end + GAP + 20].astype(int)
+    assert bar.shape[0] == bottom - top - 96
+    film = cut(page, "overlay").astype(int)
+    strongest = film[round(0.3 * film.shape[0]), round(0.7 * film.shape[1])]
+    assert bar[0].tolist() == pytest.approx(strongest.tolist(), abs=3)
+    assert np.ptp(strongest) > 100
+    assert bar[-1].tolist() == pytest.approx(film[-1, 0].tolist(), abs=3)
+
+
+def test_beside_a_film_that_is_called_negative_stands_no_scale(source: Make, saved: Save, result: Results) -> None:
+    read_back = read(saved, source(np.full((300, 240), 128, dtype=np.uint8)))
+    page = render(read_back.header, read_back.image, result(read_back.image, probability=0.1))
+    assert page.picture.shape[1] == page.overlay[2]

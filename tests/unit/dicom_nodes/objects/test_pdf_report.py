@@ -83,6 +83,16 @@ def test_the_films_are_on_the_page_the_right_way_up(source: Make, saved: Save, r
     assert abs(grey[bottom - 6, left + 6] - 90) < 10
 
 
+def test_a_film_that_does_not_state_its_sides_says_so_on_the_page(
+    source: Make, saved: Save, result: Results, tmp_path: Path
+) -> None:
+    for orientation, expected in ((None, True), (["L", "F"], False)):
+        read = read_image(saved(source(PatientOrientation=orientation)))
+        path = pdf_of(build(read.header, read.image, result(read.image)), tmp_path)
+        words = " ".join(said("pdftotext", str(path), "-").split())
+        assert ("The image does not state which side is which." in words) is expected
+
+
 def test_no_patient_is_named_on_it(source: Make, saved: Save, result: Results, tmp_path: Path) -> None:
     read = read_image(saved(source(PatientName="Unmistakable^Name", PatientID="ID4711", AccessionNumber="ACC99")))
     dataset = build(read.header, read.image, result(read.image))
