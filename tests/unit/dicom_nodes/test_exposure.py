@@ -6,7 +6,8 @@ import pytest
 from certificates import Authority
 
 from dicom_nodes.exposure import Diagnosis, State, audit, certificates, files, listener, secrets
-from service.audit.trail import open_trail
+from service.audit.chain import write_place
+from service.audit.trail import open_log, open_trail
 from service.settings import Settings, files_with_secrets, load_settings
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ def test_records_that_the_collector_does_not_get_are_warned_of(tmp_path: Path, m
     for number in range(3):
         trail.alert(f"10.0.0.{number}", "unknown AE title")
     assert states(audit, chosen) == [State.WARNING]
+    log = open_log(chosen)
+    write_place(log.folder / "forwarded", list(log.records())[1][1])
+    (found,) = audit(chosen)
+    assert (found.state, found.found) == (State.OK, "3 records, 1 not yet forwarded to collector:6514")
 
 
 @pytest.mark.parametrize(("days", "state"), [(30, State.OK), (1, State.WARNING), (-1, State.PROBLEM)])

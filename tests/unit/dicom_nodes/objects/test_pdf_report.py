@@ -83,6 +83,20 @@ def test_the_films_are_on_the_page_the_right_way_up(source: Make, saved: Save, r
     assert abs(grey[bottom - 6, left + 6] - 90) < 10
 
 
+@pytest.mark.parametrize(("probability", "side"), [(0.5, "at or above"), (0.3, "below")])
+def test_the_table_has_each_operating_point_with_its_figures(  # noqa: PLR0917 - four fixtures and a row of the table
+    source: Make, saved: Save, result: Results, tmp_path: Path, probability: float, side: str
+) -> None:
+    read = read_image(saved(source()))
+    path = pdf_of(build(read.header, read.image, result(read.image, probability=probability)), tmp_path)
+    rows = [" ".join(line.split()) for line in said("pdftotext", "-layout", str(path), "-").splitlines()]
+    told = f"Pneumonia {100 * probability:.1f} %"
+    assert f"{told} screening 5.0 % 99.0 % 70.0 % at or above" in rows
+    assert f"{told} balanced (in use) 50.0 % 96.0 % 94.0 % {side}" in rows
+    heads = next(row for row in rows if row.startswith("Finding"))
+    assert heads == "Finding Probability Operating point Threshold Sensitivity* Specificity* Result"
+
+
 def test_a_film_that_does_not_state_its_sides_says_so_on_the_page(
     source: Make, saved: Save, result: Results, tmp_path: Path
 ) -> None:
