@@ -76,7 +76,11 @@ def test_what_orthanc_lost_before_it_committed_is_sent_again(pacs: Orthanc, our_
         entry["ID"] for entry in pacs.get("/instances?expand") if entry["MainDicomTags"]["SOPInstanceUID"] == "1.2.9.1"
     ]
     pacs.delete(f"/instances/{lost}")
+    entity = ApplicationEntity("PACS")
+    entity.add_requested_context(COMMITMENT)
     with listening(settings):
+        # It is asked once: a report that comes before our listener listens is lost.
+        assert comes_true(lambda: entity_reaches(entity, our_port), 30)
         desk.confirm()
         assert comes_true(lambda: desk.states() == ["delivered", "pending"], 60)
         assert "0x0112" in "".join(desk.column("reason"))
