@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 PACS_AE = "PACS"
 _POLL_S = 0.05
+_PORTS = (20_000, 32_000)
 
 
 class Pacs(Protocol):
@@ -250,10 +253,15 @@ def wait_until(
 
 
 def free_port() -> int:
-    """Return a free TCP port on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free TCP port on loopback, from below those that systems give to outgoing connections.
+
+    Else a connection of anybody's could take it before the server that it is for, or while that one starts anew.
+    """
+    while True:
+        port = random.randrange(*_PORTS)  # noqa: S311 - no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:

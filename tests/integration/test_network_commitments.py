@@ -8,9 +8,9 @@ import pytest
 from faults.archives import FaultyArchive
 from faults.commitments import CommittingArchive
 
-from tests.archives import free_port
 from tests.sending import Desk, finished_job, listening, settings_for
 from tests.waiting import comes_true
+from workers.sandbox import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,11 +15,12 @@ from dicom_nodes.client import send_files
 from dicom_nodes.references import COMMITMENT, COMMITMENT_INSTANCE
 from dicom_nodes.status import Verdict
 from service.audit.trail import open_log
-from tests.archives import dcmqrscp, free_port, orthanc, running
+from tests.archives import dcmqrscp, orthanc, running
 from tests.network import CR, cr_image, write_image
 from tests.require import require_tool
 from tests.sending import Desk, entity_reaches, finished_job, listening, settings_for
 from tests.waiting import comes_true
+from workers.sandbox import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,10 +17,11 @@ from service.cli import cli
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
 from service.ledger.schema import studies
-from tests.archives import dcmqrscp, free_port, orthanc
+from tests.archives import dcmqrscp, orthanc
 from tests.network import CR, cr_image, write_image
 from tests.sending import entity_reaches, listening, settings_for
 from tests.waiting import comes_true
+from workers.sandbox import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,11 @@ from sqlalchemy import update
 from dicom_nodes.client import send_files
 from service.ledger.schema import deliveries
 from service.ledger.work import Work
-from tests.archives import dcmqrscp, free_port, orthanc
+from tests.archives import dcmqrscp, orthanc
 from tests.network import cr_image, write_image
 from tests.sending import Desk, finished_job, listening, settings_for
 from tests.waiting import comes_true
+from workers.sandbox import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from faults.commitments import CommittingArchive
 
 from service.sections import Tracing
 from service.tracing import trace_id
-from tests.archives import free_port
 from tests.sending import Desk, finished_job, listening, settings_for
+from workers.sandbox import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
