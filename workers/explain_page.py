@@ -18,6 +18,7 @@ from PIL import Image as Picture
 from dicom_nodes.objects import captions, colour
 from dicom_nodes.objects.key_slices import key_slices, strongest_slice
 from dicom_nodes.objects.legends import legend
+from dicom_nodes.objects.orientation import NOT_STATED, edges
 from dicom_nodes.objects.panels import explained_panel, plain_panel, scene_size
 from dicom_nodes.objects.scene import scene
 from dicom_nodes.objects.series import SourceSeries
@@ -169,7 +170,7 @@ def _original(one: Scene, film: Film, out: Path) -> str:
     picture.save(out / f"{film.stem}.original.png")
     what = f"{one.place or 'Film'} as received"
     return (
-        f"<article><h3>{escape(what)}</h3>{_embedded(picture, escape(what))}"
+        f"<article><h3>{escape(what)}</h3>{_embedded(picture, escape(what))}{_sides(one)}"
         "<p>Windowed as the file says; never flipped or turned.</p></article>"
     )
 
@@ -186,7 +187,7 @@ def _card(one: Scene, film: Film, out: Path) -> str:
     else:
         drawn = explained_panel(one, size)
         drawn.save(out / f"{film.stem}.{attribution.method}.png")
-        picture = _embedded(drawn, f"{one.place or 'film'} with {attribution.title}")
+        picture = _embedded(drawn, f"{one.place or 'film'} with {attribution.title}") + _sides(one)
     return (
         f'<article class="{kind}"><h3>{escape(attribution.title)}</h3>{picture}<p class="badge {kind}">{badge}</p>'
         f"{_reasons(attribution.assessment)}"
@@ -194,6 +195,14 @@ def _card(one: Scene, film: Film, out: Path) -> str:
         f"<p><b>What it does not tell:</b> {escape(known.not_told)}</p>"
         f"{_figures(attribution)}</article>"
     )
+
+
+def _sides(one: Scene) -> str:
+    """Return what lies towards the picture's left and right edge."""
+    stated = edges(one.header)
+    if stated is None:
+        return f'<p class="unsided">{NOT_STATED}</p>'
+    return f'<p class="sides"><span>{escape(stated.left)}</span><span>{escape(stated.right)}</span></p>'
 
 
 def _reasons(assessment: Assessment | None) -> str:

@@ -38,6 +38,8 @@ article > * { margin-left: .8rem; margin-right: .8rem; }
 article > img, .withheld { margin: 0; width: 100%; display: block; }
 .withheld { display: flex; align-items: center; justify-content: center; background: #222; color: #999;
   font-size: 1.2rem; height: 5rem; }
+.sides { display: flex; justify-content: space-between; font-weight: 700; margin-top: .2rem; }
+.unsided { color: #ffbf47; margin-top: .2rem; }
 article.caution { border-color: #6b5626; } article.hidden { border-color: #6b352d; }
 .badge { font-weight: 700; margin-top: .6rem; margin-bottom: .2rem; }
 article ul { padding-left: 1.1rem; margin-top: .2rem; }

@@ -49,9 +49,13 @@ def page(tmp_path: Path) -> str:
         ),
         contradictions=("RISE contradicts Grad-CAM for Pneumonia.", "A contradicts B for Effusion."),
     )
-    source = SourceImage(header=Dataset(), image=as_image(np.full(SHAPE, 0.5)))
+    return written(Dataset(), result, tmp_path)
+
+
+def written(header: Dataset, result: Result, out: Path) -> str:
+    source = SourceImage(header=header, image=as_image(np.full(SHAPE, 0.5)))
     analysis = Analysis(source=source, result=result, objects=())
-    return write_page([Film(name="film <1>", stem="0000", analysis=analysis)], [], tmp_path).read_text("utf-8")
+    return write_page([Film(name="film <1>", stem="0000", analysis=analysis)], [], out).read_text("utf-8")
 
 
 def cards(page: str) -> dict[str, str]:
@@ -94,3 +98,13 @@ def test_the_scale_grows_from_weaker_to_stronger(page: str) -> None:
         colours = np.ptp(np.asarray(picture).astype(int)[8], axis=1)
     assert colours[:40].max() < 20
     assert colours[-10:].min() > 60
+
+
+def test_below_each_picture_its_sides_are_told_or_that_nobody_stated_them(page: str, tmp_path: Path) -> None:
+    pictures = len(re.findall("<article[^>]*><h3>[^<]*</h3><img", page))
+    assert page.count("The image does not state which side is which.") == pictures
+    mirrored = Dataset()
+    mirrored.PatientOrientation = ["R", "F"]
+    stated = written(mirrored, reading(HILL), tmp_path)
+    assert '<p class="sides"><span>L</span><span>R</span></p>' in stated
+    assert "which side is which" not in stated
