@@ -211,12 +211,12 @@ is replaced by UTF-8 if the text is valid UTF-8, else by `ISO_IR 100`; otherwise
 
 $created
 
-The base is the pipeline's setting `series_number`, 9000 unless it says otherwise; bases of enabled pipelines lie at
-least $apart apart. A refused study gets, where the pipeline says so, a Basic Text SR in series base + 3. Other
-destinations may be sent other outputs. One series for each study, pipeline, output and number, which later versions
-of a result continue. UIDs are UUID-derived (2.25) from the job, so that a repeated job makes the same instances. All
-have Manufacturer "$manufacturer", Manufacturer's Model Name "$model_name" and one Contributing Equipment item,
-(109102, DCM, "Processing Equipment"), which names the model.
+The base is the pipeline's setting `series_number` (9000 for films, as shipped), and a number of five digits drawn from
+its name where its file has none; `pellucid doctor` warns of bases less than $apart apart. A refused study gets, where
+the pipeline says so, a Basic Text SR in series base + 3. Other destinations may be sent other outputs. One series for
+each study, pipeline, output and number, which later versions of a result continue. UIDs are UUID-derived (2.25) from
+the job, so that a repeated job makes the same instances. All have Manufacturer "$manufacturer", Manufacturer's Model
+Name "$model_name" and one Contributing Equipment item, (109102, DCM, "Processing Equipment"), which names the model.
 
 #### 8.1.2 Attributes taken from the source
 

@@ -26,7 +26,7 @@ from service.ledger.database import open_database
 from service.ledger.report import Reports
 from service.model_card import load_card
 from service.observe import configure_logging
-from service.pipelines import chosen_by, load_pipelines
+from service.pipelines import SERIES_NUMBERS, alike, chosen_by, load_pipelines
 from service.queue import make_app
 from service.settings import files_with_secrets
 from service.spool import open_spool
@@ -223,6 +223,13 @@ def _models(settings: Settings) -> Iterator[Diagnosis]:
             state=State.WARNING,
             found=f"what is sent to {title} is kept, and no pipeline analyses it",
             advice=f"send to {titles}, or add {title} to the called_ae_titles of a pipeline",
+        )
+    for pair in alike(entry.pipeline for entry in pipelines):
+        yield Diagnosis(
+            name="pipelines",
+            state=State.WARNING,
+            found=f"results of {pair} in one study get the same Series Numbers",
+            advice=f"set series_number in their files at least {SERIES_NUMBERS} apart",
         )
     for model in sorted({entry.pipeline.model for entry in pipelines}):
         folder = settings.models_directory / model

@@ -7,7 +7,7 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.errors import SettingsError
 from service.model_card import load_card
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SERIES_NUMBERS = 100
 """How many Series Numbers a pipeline has, its own `series_number` the first of them."""
+FIRST_DRAWN, DRAWN = 10_000, 900
+"""A pipeline that names no number gets one of so many, from there on."""
 
 
 class Threshold(Strict):
@@ -69,12 +71,20 @@ class Pipeline(Strict):
     called_ae_titles: tuple[str, ...] = ()
     report_refused: bool = False
     priority: Literal["stat", "routine"] = "routine"
-    series_number: int = Field(default=9000, ge=1000, le=999_900)
+    series_number: int = Field(ge=1000, le=999_900)
     """Below the Series Numbers of its results, each kind of object has a place above it. Far from a modality's own,
-    which count from 1, and of at most six digits, which viewers show whole."""
+    which count from 1, and of at most six digits, which viewers show whole. Left out: drawn from the name."""
     explanation: Explanation = Explanation()
     parameters: dict[str, dict[str, bool | int | float | str]] = {}
     """Parameters of explainers that differ from their defaults, by the explainer's name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbered(cls, values: object) -> object:
+        if isinstance(values, dict) and "series_number" not in values:
+            drawn = int(hashlib.sha256(str(values.get("name")).encode()).hexdigest(), 16) % DRAWN
+            return {**values, "series_number": FIRST_DRAWN + SERIES_NUMBERS * drawn}
+        return values
 
     def selects(self, modality: str) -> bool:
         """Tell whether an image of this modality is this pipeline's business."""
@@ -93,12 +103,9 @@ def load_pipelines(settings: Settings) -> tuple[RunnablePipeline, ...]:
     """Read the enabled pipelines and the cards of their models.
 
     Raises:
-        SettingsError: a pipeline, model or destination does not exist, and the message lists those that do; or two
-            pipelines would give their series the same numbers.
+        SettingsError: a pipeline, model or destination does not exist; the message lists those that do.
     """
-    entries = tuple(_load(name, settings) for name in settings.pipelines.enabled)
-    _tell_apart([entry.pipeline for entry in entries])
-    return entries
+    return tuple(_load(name, settings) for name in settings.pipelines.enabled)
 
 
 def _load(name: str, settings: Settings) -> RunnablePipeline:
@@ -118,16 +125,14 @@ def _load(name: str, settings: Settings) -> RunnablePipeline:
     )
 
 
-def _tell_apart(pipelines: Iterable[Pipeline]) -> None:
-    """Refuse pipelines whose results a viewer would list under the same Series Numbers."""
+def alike(pipelines: Iterable[Pipeline]) -> tuple[str, ...]:
+    """Say of which pipelines a viewer would list results under the same Series Numbers."""
     ordered = sorted(pipelines, key=lambda pipeline: pipeline.series_number)
-    for one, other in pairwise(ordered):
-        if other.series_number - one.series_number < SERIES_NUMBERS:
-            raise SettingsError(
-                f"pipelines '{one.name}' ({one.series_number}) and '{other.name}' ({other.series_number}) would give "
-                f"their results the same Series Numbers: set their series_number at least {SERIES_NUMBERS} apart, for "
-                f"example series_number = {ordered[-1].series_number + SERIES_NUMBERS} in '{other.name}'"
-            )
+    return tuple(
+        f"'{one.name}' ({one.series_number}) and '{other.name}' ({other.series_number})"
+        for one, other in pairwise(ordered)
+        if other.series_number - one.series_number < SERIES_NUMBERS
+    )
 
 
 def _model_folder(models: Path, name: str) -> Path:

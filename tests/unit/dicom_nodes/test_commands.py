@@ -168,6 +168,21 @@ def test_doctor_names_what_was_set_aside(tmp_path: Path) -> None:
     assert "1.2.3.4" in entry.found
 
 
+def test_doctor_notices_pipelines_whose_results_get_the_same_series_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    shipped = load_settings(None, {}).pipelines_directory / "chest-xray-pneumonia.toml"
+    (folder / shipped.name).write_text(shipped.read_text())
+    copy = shipped.read_text().replace('name = "chest-xray-pneumonia"', 'name = "copy"')
+    (folder / "copy.toml").write_text(copy)
+    changes = environment(tmp_path, PELLUCID__PIPELINES__DIRECTORY=str(folder))
+    changes["PELLUCID__PIPELINES__ENABLED"] = '["chest-xray-pneumonia", "copy"]'
+    warnings = [entry for entry in diagnose(load_settings(None, changes)) if entry.state is State.WARNING]
+    (entry,) = [entry for entry in warnings if "Series Numbers" in entry.found]
+    assert "'chest-xray-pneumonia' (9000) and 'copy' (9000)" in entry.found
+    assert "100 apart" in entry.advice
+
+
 def test_doctor_notices_a_title_that_no_pipeline_reads(tmp_path: Path) -> None:
     folder = tmp_path / "pipelines"
     folder.mkdir()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.errors import SettingsError
-from service.pipelines import load_pipelines
+from service.pipelines import SERIES_NUMBERS, alike, load_pipelines
 from service.settings import load_settings, packaged_config
 
 if TYPE_CHECKING:
@@ -41,28 +41,21 @@ def test_the_shipped_pipelines_can_all_run_together() -> None:
     assert len({entry.pipeline.series_number for entry in entries}) == len(entries) == 4
 
 
-def test_a_pipeline_alone_needs_no_number(tmp_path: Path) -> None:
-    (entry,) = load("one", folder=numbered(tmp_path, one=None))
-    assert entry.pipeline.series_number == 9000
+def test_pipelines_that_name_no_number_get_one_by_their_names(tmp_path: Path) -> None:
+    folder = numbered(tmp_path, one=None, two=None)
+    numbers = [entry.pipeline.series_number for entry in load("one", "two", folder=folder)]
+    assert abs(numbers[0] - numbers[1]) >= SERIES_NUMBERS
+    # Its own, whatever else is enabled.
+    assert [load(name, folder=folder)[0].pipeline.series_number for name in ("one", "two")] == numbers
+    assert all(10_000 <= number < 100_000 for number in numbers)
 
 
-@pytest.mark.parametrize("other", [None, 9000, 9099, 8901])
-def test_two_pipelines_that_would_share_numbers_are_refused_with_what_to_write(
-    tmp_path: Path, other: int | None
-) -> None:
-    folder = numbered(tmp_path, one=9000, two=other)
-    with pytest.raises(SettingsError, match=r"'one' \(9000\)") as caught:
-        load("one", "two", folder=folder)
-    assert "'two'" in str(caught.value)
-    assert "series_number = 9" in str(caught.value)
-    # Each by itself is in order.
-    assert load("one", folder=folder)
-    assert load("two", folder=folder)
-
-
-@pytest.mark.parametrize("other", [8900, 9100])
-def test_numbers_a_hundred_apart_are_far_enough(tmp_path: Path, other: int) -> None:
-    assert len(load("one", "two", folder=numbered(tmp_path, one=9000, two=other))) == 2
+@pytest.mark.parametrize(("other", "shared"), [(9000, True), (9099, True), (8901, True), (8900, False), (9100, False)])
+def test_numbers_less_than_a_hundred_apart_are_told(tmp_path: Path, other: int, *, shared: bool) -> None:
+    entries = load("one", "two", folder=numbered(tmp_path, one=9000, two=other))
+    found = alike(entry.pipeline for entry in entries)
+    assert len(found) == shared
+    assert all("'one' (9000)" in pair and f"'two' ({other})" in pair for pair in found)
 
 
 @pytest.mark.parametrize("number", [-1, 0, 1, 999, 999_901, 2**31])
