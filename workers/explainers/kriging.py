@@ -11,6 +11,7 @@ game: Witter, Liu and Musco 2025, arXiv:2506.11849.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,25 +131,30 @@ class LimeMeans:
 
     def moments(self, shown: Shown) -> Floats:
         """Return the mean of every column times the kernel around each coalition, (regions + 1, coalitions)."""
-        count = shown.shape[1]
-        factor = _factor(count)
-        without, within = np.array([self._of_others(count, ones, factor) for ones in range(count)]).T
+        factor = _factor(shown.shape[1])
+        without, within = self._of_others
         others = _others(shown)
         held, left = within[others], without[others]
         columns = np.where(shown, held, factor * held)
         constant = np.where(shown, held + factor * left, factor * held + left)[:, :1]
         return np.concatenate([columns, constant], axis=1).T
 
-    def _of_others(self, count: int, ones: int, factor: float) -> tuple[float, float]:
-        """Return the kernel's weighted mean over the regions but one, without that one and with it.
+    @cached_property
+    def _of_others(self) -> Floats:
+        """The kernel's weighted mean over the regions but one, without that one and with it, (2, regions).
 
-        Of the others, `ones` are in the coalition around which the kernel lies.
+        By how many of the others are in the coalition around which the kernel lies.
         """
-        kept, added = np.arange(ones + 1)[:, None], np.arange(count - ones)[None, :]
-        ways = _log_choose(np.array(ones), kept) + _log_choose(np.array(count - 1 - ones), added)
-        mass = np.exp(ways - count * np.log(2)) * factor ** (ones - kept + added)
-        size = kept + added
-        return float((mass * self.weight[size]).sum()), float((mass * self.weight[size + 1]).sum())
+        count = len(self.weight) - 1
+        factor = _factor(count)
+        means = np.empty((2, count))
+        for ones in range(count):
+            kept, added = np.arange(ones + 1)[:, None], np.arange(count - ones)[None, :]
+            ways = _log_choose(np.array(ones), kept) + _log_choose(np.array(count - 1 - ones), added)
+            mass = np.exp(ways - count * np.log(2)) * factor ** (ones - kept + added)
+            size = kept + added
+            means[:, ones] = (mass * self.weight[size]).sum(), (mass * self.weight[size + 1]).sum()
+        return means
 
 
 def _factor(count: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,10 +124,15 @@ def interpolated(shown: NDArray[np.bool_], answers: Floats, *, width: float, rid
     Arguments and result are those of `surrogate`, of which it is the limit with ever more coalitions.
     """
     count = shown.shape[1]
-    means = LimeMeans(weight=_weight(np.arange(count + 1) / count, width))
+    means = _means(count, width)
     gram = means.gram()
     inverse = np.linalg.pinv(gram + np.diag([*[ridge] * count, 0.0]), hermitian=True)[:count]
     return Kriging.fit(shown, answers).estimate(inverse @ means.moments(shown), inverse @ gram, pairs=len(shown) // 2)
+
+
+@lru_cache(maxsize=8)
+def _means(count: int, width: float) -> LimeMeans:
+    return LimeMeans(weight=_weight(np.arange(count + 1) / count, width))
 
 
 def surrogate(shown: NDArray[np.bool_], answers: Floats, *, width: float, ridge: float) -> Estimate:
