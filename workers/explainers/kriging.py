@@ -40,8 +40,6 @@ class Kriging:
     Made by `fit`. All matrices are over the coalitions that were asked.
     """
 
-    shown: Shown
-    """(asked, regions)."""
     answers: Floats
     """(asked, labels), logits."""
     trend: Floats
@@ -67,7 +65,7 @@ class Kriging:
         weighed = inverse @ basis
         # A pseudo-inverse: with fewer answers than regions the smallest trend of all that fit is taken.
         trend = np.linalg.pinv(basis.T @ weighed, hermitian=True) @ weighed.T
-        return cls(shown=shown, answers=answers, trend=trend, residual=inverse - weighed @ trend)
+        return cls(answers=answers, trend=trend, residual=inverse - weighed @ trend)
 
     def estimate(self, kernel: Floats, trend: Floats, *, pairs: int) -> Estimate:
         """Return values that are linear in what the network answers to all coalitions.
