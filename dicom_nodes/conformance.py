@@ -63,7 +63,7 @@ def statement(settings: Settings) -> str:
         network_timeout=f"{listener.network_timeout_s:g}",
         largest=listener.maximum_instance_mb,
         web_connections=web.maximum_connections,
-        web_each=web.maximum_connections_per_address,
+        web_each=web.connections_each,
         web_pace=f"{web.minimum_bytes_per_s:g}",
         web_slow=f"{web.slow_timeout_s:g}",
         sender_title=sender.ae_title,

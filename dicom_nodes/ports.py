@@ -109,7 +109,7 @@ def bind_web(settings: Settings, store: Store, titles: Collection[str]) -> WebSe
             port=chosen.port,
             limits=WebLimits(
                 connections=chosen.maximum_connections,
-                connections_per_address=chosen.maximum_connections_per_address,
+                connections_per_address=chosen.connections_each,
                 minimum_bytes_per_s=chosen.minimum_bytes_per_s,
                 slow_timeout_s=chosen.slow_timeout_s,
             ),

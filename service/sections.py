@@ -217,10 +217,15 @@ class DicomWeb(Strict):
     calling_ae_title: AeTitle = "STOW"
     token: str = Field(default="", repr=False)
     maximum_connections: int = Field(default=20, ge=1)
-    maximum_connections_per_address: int = Field(default=10, ge=1)
+    maximum_connections_per_address: int = Field(default=0, ge=0)
     minimum_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4096.0
     slow_timeout_s: Seconds = 60.0
     maximum_request_mb: int = Field(default=8192, ge=1)
+
+    @property
+    def connections_each(self) -> int:
+        """Of one address: what is set, else half of all."""
+        return self.maximum_connections_per_address or max(1, self.maximum_connections // 2)
 
     @model_validator(mode="after")
     def _leaves_room(self) -> DicomWeb:

@@ -66,9 +66,12 @@ def test_an_unknown_time_zone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("maximum_connections = 5", r"'dicomweb'.*per_address \(10\) is more than maximum_connections \(5\)"),
+        (
+            "maximum_connections = 5\nmaximum_connections_per_address = 10",
+            r"'dicomweb'.*per_address \(10\) is more than maximum_connections \(5\)",
+        ),
         ("maximum_connections_per_address = 21", r"per_address \(21\) is more than maximum_connections \(20\): set it"),
-        ("maximum_connections_per_address = 0", r"'dicomweb\.maximum_connections_per_address'"),
+        ("maximum_connections_per_address = -1", r"'dicomweb\.maximum_connections_per_address'"),
         ("minimum_bytes_per_s = 0", r"'dicomweb\.minimum_bytes_per_s'"),
         ("minimum_bytes_per_s = -1.0", r"'dicomweb\.minimum_bytes_per_s'"),
         ("minimum_bytes_per_s = inf", r"'dicomweb\.minimum_bytes_per_s'"),
@@ -86,6 +89,12 @@ def test_behind_one_proxy_all_places_may_be_one_addresses(tmp_path: Path) -> Non
     path = tmp_path / "pellucid.toml"
     path.write_text("[dicomweb]\nmaximum_connections_per_address = 20\n", encoding="utf-8")
     assert load_settings(path, {}).dicomweb.maximum_connections == 20
+
+
+@pytest.mark.parametrize(("together", "each"), [(20, 10), (5, 2), (1, 1)])
+def test_one_address_gets_half_of_the_places_unless_told_otherwise(together: int, each: int) -> None:
+    settings = load_settings(None, {"PELLUCID__DICOMWEB__MAXIMUM_CONNECTIONS": str(together)})
+    assert settings.dicomweb.connections_each == each
 
 
 @pytest.mark.parametrize("secret", ["98765", "1e5", "true", "12#3", "2026-11-23", "9" * 5000, "[" * 5000])
