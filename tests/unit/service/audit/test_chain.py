@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from audit_logs import Clock, log_of_five, only_segment
 
 from service.audit.chain import AuditLog, Place, write_place
 from service.audit.verify import PURGED, anchor, verify
@@ -19,24 +20,9 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 
 
-class Clock:
-    now = 1_770_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> AuditLog:
-    log = AuditLog(tmp_path / "audit", Clock())
-    for number in range(5):
-        log.append(kind="test", message=f"<m n='{number}'/>", study="1.2.3")
-    return log
-
-
-def only_segment(log: AuditLog) -> Path:
-    (path,) = log.segments()
-    return path
+    return log_of_five(tmp_path / "audit")
 
 
 def alter(lines: list[bytes]) -> list[bytes]:

@@ -6,6 +6,7 @@ import resource
 from typing import TYPE_CHECKING
 
 import pytest
+from audit_logs import Clock, log_of_five, only_segment
 
 from service.audit.chain import AuditLog, Entry
 from service.audit.verify import verify
@@ -14,24 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Clock:
-    now = 1_770_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> AuditLog:
-    log = AuditLog(tmp_path / "audit", Clock())
-    for number in range(5):
-        log.append(kind="test", message=f"<m n='{number}'/>", study="1.2.3")
-    return log
-
-
-def only_segment(log: AuditLog) -> Path:
-    (path,) = log.segments()
-    return path
+    return log_of_five(tmp_path / "audit")
 
 
 def test_a_torn_end_is_dropped_and_noted(log: AuditLog) -> None:

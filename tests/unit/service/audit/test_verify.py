@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from audit_logs import Clock
 
 from service.audit.chain import AuditLog, Record, write_place
 from service.audit.verify import PURGED, anchor, verify
@@ -15,14 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = 86_400.0
-BEGAN = 1_770_000_000.0
-
-
-class Clock:
-    now = BEGAN
-
-    def __call__(self) -> float:
-        return self.now
+BEGAN = Clock.now
 
 
 @pytest.fixture
