@@ -98,10 +98,10 @@ class Store:
 
     def close(self, association: str) -> None:
         """Note that an association ended; one that stored nothing was never written down."""
-        self.witness.ended(association)
         with self._lock:
             carried = association in self._carrying
             self._carrying.discard(association)
+        self.witness.ended(association)
         if carried:
             self._arrivals.close_association(association)
             self._stored()

@@ -69,8 +69,11 @@ def associated(
 
     def opened(event: Any) -> None:
         connected.append(True)
+        connection = event.assoc.dul.socket.socket
         # Without this each object waits for the peer's delayed acknowledgement, 40 ms.
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # pynetdicom would wait for ever for a peer that takes no more, and could not even abort.
+        connection.settimeout(to.timeout_s)
 
     try:
         association = _entity(to).associate(

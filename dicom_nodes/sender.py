@@ -67,12 +67,15 @@ class Sender:
         self._health = Health({"ledger": self._reports.answers, "outbox": self._outbox.check})
         self._threads: dict[str, threading.Thread] = {}
         self._tasks: dict[str, Round] = {}
+        self._in_hand: dict[str, list[Delivery]] = {}
+        """The batch that is being sent to each destination."""
 
     def run(self, stop: threading.Event) -> None:
         """Send until told to stop; the object on its way is finished."""
         rounds = [
             Round("heartbeat", HEARTBEAT_S, lambda: self._reports.announce("sender")),
             Round("looking for deliveries", 0.0, lambda: self._dispatch(stop)),
+            Round("renewing leases", self._settings.sender.lease_s / 3, self._renew),
         ]
         http = self._settings.http
         clear_copies(self._settings)
@@ -95,12 +98,20 @@ class Sender:
         """Send everything that is due for one destination; return how many objects it has got."""
         delivered = 0
         while not stop.is_set():
-            # Small batches: each is claimed anew, so a lease outlives its batch.
             batch = self._deliveries.claim(destination, lease_s=self._settings.sender.lease_s, limit=BATCH)
             if not batch:
                 break
-            delivered += self._deliver_batch(destination, batch, stop)
+            self._in_hand[destination] = batch
+            try:
+                delivered += self._deliver_batch(destination, batch, stop)
+            finally:
+                del self._in_hand[destination]
         return delivered
+
+    def _renew(self) -> None:
+        """Keep other senders from what a slow peer is still taking."""
+        for batch in list(self._in_hand.values()):
+            self._deliveries.renew(batch, lease_s=self._settings.sender.lease_s)
 
     def _dispatch(self, stop: threading.Event) -> None:
         for destination in self._deliveries.due_destinations():
@@ -131,7 +142,6 @@ class Sender:
     def _send(
         self, to: Destination | WebDestination, intact: dict[Path, Delivery], stop: threading.Event, *, confirm: bool
     ) -> int:
-        lease_ends = time.monotonic() + self._settings.sender.lease_s - to.timeout_s
         delivered = 0
         open_deliveries = dict(intact)
         self._audit_begin(to, intact.values())
@@ -156,7 +166,7 @@ class Sender:
                 else:
                     self._postpone([delivery], outcome.reason)
                 # What is left keeps its lease and comes back when that has run out.
-                if stop.is_set() or time.monotonic() > lease_ends:
+                if stop.is_set():
                     break
                 begun_at = time.time()
         return delivered

@@ -55,6 +55,10 @@ class WebDestination:
         return httpx.URL(self.url).host
 
 
+class _AwayError(DestinationError):
+    """There was no connection at all: no other object would get through either."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a service answered."""
@@ -164,6 +168,8 @@ def _ask(session: httpx.Client, method: str, path: str, **arguments: Any) -> Ans
                 content_type=answer.headers.get("content-type", ""),
                 content=bytes(content),
             )
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise _AwayError(f"{session.base_url} is out of reach ({type(error).__name__})") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise DestinationError(f"{session.base_url} is out of reach ({type(error).__name__})") from None
 
@@ -185,7 +191,8 @@ def _store(session: httpx.Client, file: SendFile) -> SendOutcome:
     try:
         answer = _ask(session, "POST", "/studies", content=_body(head, file.path, tail), headers=headers)
     except DestinationError as error:
-        return _outcome(file, Verdict.RETRY, str(error))
+        away = isinstance(error, _AwayError)
+        return SendOutcome(path=file.path, verdict=Verdict.RETRY, status=None, reason=str(error), unreachable=away)
     return _outcome_of(file, answer)
 
 

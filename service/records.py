@@ -112,5 +112,7 @@ class Delivery:
     attempts: int
     next_attempt_at: datetime
     reason: str
+    lease_token: int = 0
+    """Of the claim that it came with."""
     sent_at: datetime | None = None
     """When the peer took it; None while it did not."""

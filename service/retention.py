@@ -165,7 +165,11 @@ class Keeper:
         segments = self._old_segments()
         if not segments:
             return 0
-        last = self._audit_log.last_of(segments[-1])
+        try:
+            last = self._audit_log.last_of(segments[-1])
+        except ValueError:
+            log.error("audit segment %s is damaged and stays: see pellucid audit verify", segments[-1].name)  # noqa: TRY400
+            return 0
         self._trail.log_purged(number=last.number, digest=last.hash)
         for path in segments:
             path.unlink()

@@ -116,11 +116,7 @@ def dcmqrscp(folder: Path, *, our_port: int = 1) -> Iterator[int]:
         f"AETable BEGIN\nQRSCP {storage} RW (100, 1024mb) ANY\nAETable END\n"
     )
 
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    with running([program, "-c", str(folder / "dcmqrscp.cfg")], folder, answers):
+    with running([program, "-c", str(folder / "dcmqrscp.cfg")], folder, lambda: listens(port)):
         yield port
 
 
@@ -143,3 +139,9 @@ def running(command: list[str], folder: Path, answers: Callable[[], bool]) -> It
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def listens(port: int) -> bool:
+    """Tell whether a server on this machine takes connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

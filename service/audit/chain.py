@@ -90,7 +90,8 @@ class Place:
 @dataclass(frozen=True, kw_only=True)
 class _End:
     place: Place
-    fresh: bool = False
+    day: str = ""
+    """Of its segment; empty: the next record begins a new one."""
     remark: str = ""
 
 
@@ -150,17 +151,17 @@ class AuditLog:
             return []
         return sorted(path for path in self.folder.iterdir() if _SEGMENT.fullmatch(path.name))
 
-    def records(self, after: Place | None = None) -> Iterator[tuple[Record, Place]]:
+    def records(self, after: Place | None = None, *, pass_damage: bool = False) -> Iterator[tuple[Record, Place]]:
         """Read what is finished, with the place behind each record.
 
         Raises:
-            ValueError: a line is no record.
+            ValueError: a line is no record, and `pass_damage` does not pass over it.
         """
         start = after or Place()
         for path in self.segments():
             segment = int(path.stem)
             if segment >= start.segment:
-                yield from _records_of(path, start.offset if segment == start.segment else 0)
+                yield from _records_of(path, start.offset if segment == start.segment else 0, pass_damage=pass_damage)
 
     def last_of(self, segment: Path) -> Place:
         """Find the last record of a segment.
@@ -194,19 +195,20 @@ class AuditLog:
             for _, behind in self.records(after=place):
                 place = behind
             size = self._segment(place.segment).stat().st_size if place.segment else 0
+            day = self._day_of(place.segment) if place.segment else ""
         except (ValueError, FileNotFoundError):
-            size = -1
+            size, day = -1, ""
         if size < place.offset:
             newest = max((int(path.stem) for path in self.segments()), default=0)
-            return _End(place=replace(place, segment=newest), fresh=True, remark="the log before this was damaged")
+            return _End(place=replace(place, segment=newest), remark="the log before this was damaged")
         # A crash or a full disk may leave a day without one finished record: `_write` begins its segment anew.
         begun = self._segment(place.segment + 1)
         torn = size - place.offset + (begun.stat().st_size if begun.exists() else 0)
-        return _End(place=place, remark=f"an unfinished record of {torn} bytes was dropped" if torn else "")
+        return _End(place=place, day=day, remark=f"an unfinished record of {torn} bytes was dropped" if torn else "")
 
     def _write(self, records: Sequence[Record], end: _End) -> None:
         segment, offset = end.place.segment, end.place.offset
-        if segment == 0 or end.fresh or self._day_of(segment) != records[0].at[:10]:
+        if end.day != records[0].at[:10]:
             segment, offset = segment + 1, 0
         lines = b"".join(record.line() for record in records)
         descriptor = os.open(self._segment(segment), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -233,14 +235,19 @@ class AuditLog:
         return self.folder / f"{number:06d}.log"
 
 
-def _records_of(path: Path, offset: int) -> Iterator[tuple[Record, Place]]:
+def _records_of(path: Path, offset: int, *, pass_damage: bool = False) -> Iterator[tuple[Record, Place]]:
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            record = parse(line)
+            try:
+                record = parse(line)
+            except ValueError:
+                if pass_damage:
+                    continue
+                raise
             yield record, Place(number=record.number, hash=record.hash, segment=int(path.stem), offset=offset)
 
 

@@ -58,7 +58,7 @@ class Forwarder:
             try:
                 sent = self.run_once()
                 pause = 0.0 if sent == _BATCH else _POLL_S
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 log.warning("audit records could not be forwarded: %s", type(error).__name__)
                 self.close()
                 pause = min(_LONGEST_PAUSE_S, max(_POLL_S, 2 * pause))
@@ -68,13 +68,14 @@ class Forwarder:
     def run_once(self) -> int:
         """Send up to one batch; return how many records were sent.
 
+        Lines that are damaged are passed over: the collector sees the gap in the numbers, `verify` names the lines.
+
         Raises:
             OSError: the collector is out of reach; nothing is skipped.
-            ValueError: the log is damaged.
         """
         place = read_place(self._cursor) or Place()
         sent = 0
-        for record, behind in self._log.records(after=place):
+        for record, behind in self._log.records(after=place, pass_damage=True):
             self._send(frame(record, host=socket.gethostname(), process_id=os.getpid()))
             place = behind
             sent += 1

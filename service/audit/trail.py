@@ -246,8 +246,9 @@ class Trail:
         study = event.about.study_instance_uid if isinstance(event.about, Study) else ""
         try:
             self._log.append(kind=kind, message=self._xml(event), study=study, job=job)
-        except OSError as error:
-            log.error("the audit log cannot be written: %s", error.strerror)  # noqa: TRY400
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            log.error("the audit log cannot be written: %s", reason)  # noqa: TRY400
             self._failed()
 
     def _xml(self, event: Event) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
 
 from service.errors import SettingsError
@@ -18,10 +18,19 @@ from service.files import make_directory
 if TYPE_CHECKING:
     from alembic.config import Config
 
-NEWEST = "0002"
+NEWEST = "0003"
 _MIGRATION_LOCK = 7120421
 _RESTED_S = 1.0
 _USED_AT = "used at"
+_PATIENCE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""With a server that fell silent (libpq; seconds, the second in milliseconds): a loop that waits for it looks hung, and
+hung processes are restarted, which helps nobody."""
 
 
 def open_database(url: str) -> Engine:
@@ -35,7 +44,7 @@ def open_database(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             engine = _open_sqlite(url, Path(parsed.database or ""))
         else:
-            engine = _open_server(url)
+            engine = _open_server(parsed)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         words = f"ledger.database_url cannot be used: {error}"
         raise SettingsError(f"{words}; it is written like postgresql+psycopg://user@host/pellucid") from None
@@ -43,8 +52,12 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _open_server(url: str) -> Engine:
-    engine = create_engine(url, pool_size=10, max_overflow=20)
+def _open_server(url: URL) -> Engine:
+    # What the URL itself says of them holds.
+    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    engine = create_engine(
+        url, pool_size=10, max_overflow=20, connect_args=patience if url.get_backend_name() == "postgresql" else {}
+    )
 
     @event.listens_for(engine, "checkin")
     def _note(_connection: Any, record: Any) -> None:

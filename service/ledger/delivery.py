@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
@@ -45,9 +46,18 @@ class Deliveries(Ledger):
             connection.execute(
                 update(deliveries)
                 .where(deliveries.c.sop_instance_uid.in_(uids), deliveries.c.destination == destination)
-                .values(lease_until=now + lease_s)
+                .values(lease_until=now + lease_s, lease_token=deliveries.c.lease_token + 1)
             )
-        return [_delivery(row) for row in rows]
+        return [replace(entry, lease_token=entry.lease_token + 1) for entry in map(_delivery, rows)]
+
+    def renew(self, batch: Iterable[Delivery], *, lease_s: float) -> None:
+        """Hold on to what is still being sent; what is settled, or another sender's by now, stays as it is."""
+        until = self.clock() + lease_s
+        with self.writing_once() as connection:
+            for delivery in batch:
+                connection.execute(
+                    update(deliveries).where(_held(delivery), deliveries.c.lease_until > 0).values(lease_until=until)
+                )
 
     def sent(self, delivery: Delivery) -> None:
         """The PACS took the object; it counts as delivered once the PACS says that it has it."""
@@ -61,7 +71,7 @@ class Deliveries(Ledger):
             for delivery in batch:
                 connection.execute(
                     update(deliveries)
-                    .where(_this(delivery), deliveries.c.state == DeliveryState.SENT)
+                    .where(_held(delivery))
                     .values(
                         transaction_uid=transaction_uid,
                         next_attempt_at=now + again_after_s,
@@ -86,7 +96,7 @@ class Deliveries(Ledger):
 
     def rejected(self, delivery: Delivery, *, reason: str) -> None:
         """The PACS will never take this object; an administrator must act and `pellucid retry`."""
-        self._settle(delivery, state=DeliveryState.REJECTED, reason=reason)
+        self._settle(delivery, state=DeliveryState.REJECTED, reason=reason, where=_held(delivery))
 
     def postpone(self, batch: Iterable[Delivery], *, reason: str, first_s: float, longest_s: float) -> None:
         """Try again after a pause that doubles with each attempt, with jitter so that senders spread."""
@@ -119,7 +129,7 @@ class Deliveries(Ledger):
     def _try_again(self, connection: Connection, delivery: Delivery, *, at: float, reason: str) -> None:
         connection.execute(
             update(deliveries)
-            .where(_this(delivery))
+            .where(_held(delivery))
             .values(
                 state=DeliveryState.PENDING,
                 attempts=delivery.attempts + 1,
@@ -130,11 +140,20 @@ class Deliveries(Ledger):
             )
         )
 
-    def _settle(self, delivery: Delivery, *, state: DeliveryState, reason: str, **more: float | str) -> None:
+    def _settle(
+        self,
+        delivery: Delivery,
+        *,
+        state: DeliveryState,
+        reason: str,
+        where: ColumnElement[bool] | None = None,
+        **more: float | str,
+    ) -> None:
+        """Note an answer. That the peer has the object is true whoever holds the lease by now; a refusal may not be."""
         with self.writing_once() as connection:
             connection.execute(
                 update(deliveries)
-                .where(_this(delivery))
+                .where(_unchanged(delivery) if where is None else where)
                 .values(
                     state=state,
                     attempts=delivery.attempts + 1,
@@ -155,10 +174,17 @@ def _pause(delivery: Delivery, first_s: float, longest_s: float) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret
 
 
-def _this(delivery: Delivery) -> ColumnElement[bool]:
-    return (deliveries.c.sop_instance_uid == delivery.object.sop_instance_uid) & (
-        deliveries.c.destination == delivery.destination
+def _unchanged(delivery: Delivery) -> ColumnElement[bool]:
+    return (
+        (deliveries.c.sop_instance_uid == delivery.object.sop_instance_uid)
+        & (deliveries.c.destination == delivery.destination)
+        & (deliveries.c.state == delivery.state)
     )
+
+
+def _held(delivery: Delivery) -> ColumnElement[bool]:
+    """Nobody else has claimed it since."""
+    return _unchanged(delivery) & (deliveries.c.lease_token == delivery.lease_token)
 
 
 def _delivery(row: Row[tuple[object, ...]]) -> Delivery:
@@ -169,5 +195,6 @@ def _delivery(row: Row[tuple[object, ...]]) -> Delivery:
         attempts=row.attempts,
         next_attempt_at=moment(row.next_attempt_at),
         reason=row.reason,
+        lease_token=row.lease_token,
         sent_at=moment(row.updated_at) if row.state == DeliveryState.SENT else None,
     )

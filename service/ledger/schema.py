@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -31,7 +32,7 @@ instances = Table(
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("modality", String(16), nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
     Column("key", String(128), nullable=False, index=True),
     Column("ours", Boolean, nullable=False),
     Column("calling_ae", String(16), nullable=False),
@@ -138,7 +139,7 @@ objects = Table(
     Column("kind", String(32), nullable=False),
     Column("key", String(128), nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
 )
 
 deliveries = Table(
@@ -150,6 +151,8 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Float, nullable=False),
     Column("lease_until", Float, nullable=False),
+    # Rises with each claim: a sender that was overtaken has no say any more.
+    Column("lease_token", Integer, nullable=False, server_default="0"),
     Column("updated_at", Float, nullable=False),
     Column("reason", Text, nullable=False),
     # Names the request for storage commitment that is under way (PS3.4 annex J); empty when there is none.

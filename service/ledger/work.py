@@ -199,7 +199,7 @@ class Work(Ledger):
         return state
 
     def replace(self, claim: Claim, job: NewJob, *, reason: str) -> None:
-        """End a job in favour of one that does the same work, and that supersedes what the ended one superseded.
+        """End a job in favour of one that does the same work, and that takes the place of what the ended one made.
 
         A replacement that was itself replaced once, because versions went forth and back, is queued again.
 
@@ -210,14 +210,14 @@ class Work(Ledger):
         with self.writing() as connection:
             if not connection.execute(leases.RENEW, {**claim.held, "until": 0.0}).rowcount:
                 raise LeaseLostError
-            end_job(connection, claim.job.id, JobState.SUPERSEDED, reason, now)
             # called at epoch 0, which is never: the next sweep wakes a worker
-            if not create(connection, job, now=now, supersedes=claim.job.supersedes, enqueued_at=0.0):
+            if not create(connection, job, now=now, supersedes=claim.job.id, enqueued_at=0.0):
                 connection.execute(
                     update(jobs)
                     .where(jobs.c.id == job.id, jobs.c.state == JobState.SUPERSEDED)
                     .values(state=JobState.QUEUED, reason="", attempts=0, enqueued_at=0.0, wake_ups=0, updated_at=now)
                 )
+            end_job(connection, claim.job.id, JobState.SUPERSEDED, reason, now)
 
     def retry(self, job_id: str) -> str | None:
         """Do a failed or refused job again, or send rejected objects of a finished one again.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
-from service.ledger.arrivals import Arrivals
-from service.ledger.database import open_database
+from service.ledger.arrivals import Arrivals, Outcome
+from service.ledger.database import migrate_to, open_database
 from service.ledger.delivery import Deliveries
 from service.ledger.report import Reports
 from service.ledger.work import LeaseLostError, Work
@@ -89,3 +92,26 @@ def test_a_job_whose_attempts_are_used_up_fails_and_its_late_worker_writes_nothi
     assert late
     with pytest.raises(LeaseLostError):
         work.finish(late, [], [])
+
+
+def test_an_instance_beyond_two_gib_is_recorded_in_a_ledger_of_the_schema_before_too(postgresql_url: str) -> None:
+    engine = open_database(postgresql_url)
+    migrate_to(engine, "0002")
+    with engine.begin() as connection:
+        for table in ("instances", "objects"):
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN size TYPE integer"))
+    engine.dispose()
+    engine = open_database(postgresql_url)
+    large = replace(make_instance(UID, "key", "0" * 64), size=5 << 30)
+    arrivals = Arrivals(engine)
+    assert arrivals.record(large, association="a", association_expires_at=time.time() + 30) is Outcome.STORED
+    assert [entry.size for entry in arrivals.unassigned()] == [5 << 30]
+    engine.dispose()
+
+
+def test_a_server_that_says_nothing_is_given_up_within_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(OperationalError, match="timeout"):
+            open_database(f"postgresql+psycopg://user@127.0.0.1:{silent.getsockname()[1]}/pellucid")
+        assert time.monotonic() - begun < 20

@@ -15,7 +15,7 @@ from dicom_nodes.client import send_files
 from dicom_nodes.references import COMMITMENT, COMMITMENT_INSTANCE
 from dicom_nodes.status import Verdict
 from service.audit.trail import open_log
-from tests.archives import dcmqrscp, orthanc, running
+from tests.archives import dcmqrscp, listens, orthanc, running
 from tests.network import CR, cr_image, write_image
 from tests.require import require_tool
 from tests.sending import Desk, entity_reaches, finished_job, listening, settings_for
@@ -244,12 +244,15 @@ def test_a_password_is_asked_for_and_never_shown(tmp_path: Path, caplog: pytest.
     assert "mistaken" not in caplog.text + repr(wrong)
 
 
-def test_a_web_destination_that_is_down_gets_its_objects_later(tmp_path: Path) -> None:
+def test_a_web_destination_that_is_down_is_asked_once_and_gets_its_objects_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = settings_for(tmp_path, url="http://127.0.0.1:1/dicom-web")
-    desk, reports = prepared(settings, tmp_path, count=1)
+    desk, reports = prepared(settings, tmp_path, count=3)
     assert desk.deliver() == 0
     assert "out of reach" in reports.jobs()[0].delivery_reason
-    assert desk.states() == ["pending"]
+    assert desk.states() == ["pending"] * 3
+    assert caplog.text.count("all objects for @PACS wait") == 1
 
 
 def test_storescp_that_takes_implicit_only_gets_a_decompressed_object(tmp_path: Path) -> None:
@@ -262,16 +265,9 @@ def test_storescp_that_takes_implicit_only_gets_a_decompressed_object(tmp_path: 
     received.mkdir()
     command = [require_tool("storescp"), "+xi", "-aet", "PLAIN", "-od", str(received), str(port)]
     peer = ("127.0.0.1", port, "PLAIN", "TEST")
-    with running(command, received, lambda: _listens(port)):
+    with running(command, received, lambda: listens(port)):
         (outcome,) = send_files([tmp_path / "rle.dcm"], *peer)
     assert outcome.verdict is Verdict.DELIVERED
     (stored,) = [dcmread(entry) for entry in received.iterdir() if entry.name != "log.txt"]
     assert stored.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
     assert stored.PixelData == image.PixelData
-
-
-def _listens(port: int) -> bool:
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

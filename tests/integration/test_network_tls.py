@@ -16,11 +16,14 @@ from require import require_tool
 
 from dicom_nodes.client import send, verify
 from dicom_nodes.outgoing import SendFile
+from dicom_nodes.requestor import Destination
 from dicom_nodes.status import Verdict
 from service.errors import DestinationError
 from service.sections import Peer
+from service.tls import client_context
+from tests.archives import listens, running
 from tests.tls_station import HANDSHAKE_S, House, dcmtk, destination, tls_station
-from workers.sandbox import wait_until
+from workers.sandbox import free_port, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +50,34 @@ def test_our_own_sender_stores_the_same_bytes_over_tls(house: House, tmp_path: P
     assert outcome.verdict is Verdict.DELIVERED
     (kept,) = house.spool.root.rglob("*.dcm")
     assert kept.read_bytes()[-64000:] == film.read_bytes()[-64000:]
+
+
+def test_a_peer_that_takes_no_more_over_tls_is_given_up(tmp_path: Path, authority: Authority) -> None:
+    film, image = tmp_path / "film.dcm", cr_image(rows=12_000, Columns=1_000, PixelData=bytes(24_000_000))
+    write_image(film, image)
+    file = SendFile(
+        path=film,
+        sop_class_uid=image.SOPClassUID,
+        sop_instance_uid=image.SOPInstanceUID,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+    )
+    pair, port = authority.issue("localhost"), free_port()
+    command = [require_tool("storescp"), "+tls", str(pair.key), str(pair.certificate), "-ic", "--sleep-during", "30"]
+    to = Destination(
+        host="127.0.0.1",
+        port=port,
+        called="PACS",
+        calling="CT1",
+        timeout_s=2.0,
+        tls=client_context(trusted=str(authority.path)),
+    )
+    received = tmp_path / "received"
+    received.mkdir()
+    with running([*command, "-od", str(received), str(port)], received, lambda: listens(port)):
+        begun = time.monotonic()
+        (outcome,) = send([file], to)
+        assert time.monotonic() - begun < 15
+    assert outcome.verdict is Verdict.RETRY, outcome
 
 
 def test_many_at_once_are_served(house: House) -> None:

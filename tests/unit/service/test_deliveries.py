@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 from jobs import LEASE, new_job, outbox_object
 
-from service.records import JobState
+from service.records import DeliveryState, JobState
 
 if TYPE_CHECKING:
     from conftest import Books
+
+    from service.records import Delivery
 
 
 def test_deliveries_are_retried_for_ever_with_a_capped_pause(books: Books) -> None:
@@ -111,8 +113,8 @@ def test_an_answer_is_for_what_still_waits_for_it(books: Books) -> None:
     claim = books.work.claim("j1", **LEASE)
     assert claim
     books.work.finish(claim, [outbox_object()], ["@PACS"])
-    (delivery,) = books.deliveries.claim("@PACS", lease_s=60)
-    books.deliveries.sent(delivery)
+    books.deliveries.sent(*books.deliveries.claim("@PACS", lease_s=60))
+    (delivery,) = books.deliveries.claim("@PACS", lease_s=60, state=DeliveryState.SENT)
     books.deliveries.asked([delivery], transaction_uid="2.25.7", again_after_s=60)
     assert len(books.deliveries.of_transaction("2.25.7")) == 1
     books.deliveries.postpone([delivery], reason="the PACS has lost it", first_s=0, longest_s=0)
@@ -120,3 +122,57 @@ def test_an_answer_is_for_what_still_waits_for_it(books: Books) -> None:
     # A request on its way meanwhile is about an object that is to be sent again: it puts nothing off.
     books.deliveries.asked([delivery], transaction_uid="2.25.8", again_after_s=600)
     assert len(books.deliveries.claim("@PACS", lease_s=60)) == 1
+
+
+def two_claims(books: Books) -> list[Delivery]:
+    """One object, claimed by a slow sender and, when that one's lease has run out, by another."""
+    books.arrive("1")
+    books.work.assign([new_job()], [])
+    claim = books.work.claim("j1", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object()], ["@PACS"])
+    found = books.deliveries.claim("@PACS", lease_s=60)
+    books.clock.now += 61
+    return found + books.deliveries.claim("@PACS", lease_s=60)
+
+
+def test_a_sender_that_was_overtaken_takes_nothing_back(books: Books) -> None:
+    slow, quick = two_claims(books)
+    pauses = {"reason": "no answer", "first_s": 1, "longest_s": 1}
+    for answer in (
+        lambda: books.deliveries.postpone([slow], **pauses),
+        lambda: books.deliveries.hold([slow], **pauses),
+        lambda: books.deliveries.rejected(slow, reason="0xA900"),
+        lambda: books.deliveries.renew([slow], lease_s=600),
+    ):
+        answer()
+        # The other one is still at it, for as long as it was given.
+        assert books.deliveries.due_destinations() == []
+    books.clock.now += 61
+    assert books.deliveries.due_destinations() == ["@PACS"]
+    books.deliveries.delivered(quick)
+    books.deliveries.postpone([slow], **pauses)
+    books.clock.now += 61
+    assert books.deliveries.due_destinations() == []
+    assert books.reports.jobs()[0].delivered == 1
+
+
+def test_what_the_peer_took_is_delivered_whoever_sent_it(books: Books) -> None:
+    slow, quick = two_claims(books)
+    books.deliveries.delivered(slow)
+    books.deliveries.postpone([quick], reason="no answer", first_s=1, longest_s=1)
+    assert books.reports.jobs()[0].delivered == 1
+    books.clock.now += 61
+    assert books.deliveries.due_destinations() == []
+
+
+def test_a_lease_that_is_renewed_outlasts_a_long_transfer_and_no_pause(books: Books) -> None:
+    _, delivery = two_claims(books)
+    for _ in range(10):
+        books.clock.now += 50
+        books.deliveries.renew([delivery], lease_s=60)
+        assert books.deliveries.due_destinations() == []
+    books.deliveries.postpone([delivery], reason="busy", first_s=1, longest_s=1)
+    books.deliveries.renew([delivery], lease_s=60)
+    books.clock.now += 2
+    assert books.deliveries.due_destinations() == ["@PACS"]

@@ -233,6 +233,21 @@ def test_old_days_of_the_audit_log_go_and_the_rest_stays_verifiable(house: House
     assert [path.name for path in house.log.segments()] == ["000004.log", "000005.log", "000006.log"]
 
 
+def test_a_damaged_day_of_the_audit_log_stays_and_the_purge_says_so(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        house.trail.alert("10.0.0.1", "unknown AE title")
+        path = house.log.segments()[-1]
+        if path.stem == "000001":
+            path.write_bytes(b"garbage\n")
+        os.utime(path, (house.clock.now, house.clock.now))
+        house.days_pass(200)
+    assert house.keeper.purge().audit_segments == 0
+    assert "audit segment 000001.log is damaged and stays" in caplog.text
+    assert len(house.log.segments()) == 2
+
+
 def test_the_newest_day_of_the_audit_log_stays_however_old_it_is(house: House) -> None:
     house.trail.alert("10.0.0.1", "unknown AE title")
     (path,) = house.log.segments()

@@ -72,6 +72,22 @@ def test_a_refused_job_that_is_done_again_replaces_its_note(books: Books) -> Non
     assert [entry.sop_instance_uid for entry in again.replaced] == ["8"]
 
 
+def test_a_refused_job_that_another_model_does_again_replaces_its_note(books: Books) -> None:
+    books.arrive("1")
+    assert complete(books, new_job("old", "1"))
+    claim = books.work.claim("old", **LEASE)
+    assert claim
+    books.work.finish(claim, [outbox_object("old", "8")], [], state=JobState.REFUSED, reason="not a chest")
+    assert books.work.retry("old")
+    claim = books.work.claim("old", **LEASE)
+    assert claim
+    books.work.replace(claim, new_job("new", "1"), reason="made for another model")
+    again = books.work.claim("new", **LEASE)
+    assert again
+    assert [entry.sop_instance_uid for entry in again.replaced] == ["8"]
+    assert {report.job.id: report.job.reason for report in books.reports.jobs()}["old"] == "made for another model"
+
+
 def test_a_job_comes_back_when_versions_go_forth_and_back(books: Books) -> None:
     books.arrive("1")
     books.work.assign([new_job("old")], [])

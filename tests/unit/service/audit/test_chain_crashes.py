@@ -84,3 +84,18 @@ def test_a_crash_between_record_and_head_loses_nothing(log: AuditLog) -> None:
     assert verify(log).intact
     assert log.append(kind="test", message="<m/>").number == 7
     assert verify(log).intact
+
+
+@pytest.mark.parametrize("line", [0, 2, 4])
+def test_behind_a_line_that_is_damaged_the_log_goes_on(log: AuditLog, line: int) -> None:
+    segment = only_segment(log)
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b"{", b"[", 1)
+    segment.write_bytes(b"".join(lines))
+    last = log.head()
+    assert last
+    for number in (1, 2, 3):
+        assert log.append(kind="test", message="<m/>").number == last.number + number
+    found = verify(log)
+    assert not found.intact
+    assert any(f"line {line + 1} is no audit record" in problem for problem in found.problems)
