@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from service.errors import SettingsError
 from workers.device import autocast
 from workers.models.graphs import build_graph
 from workers.preprocess import resize, standardize
@@ -121,6 +122,8 @@ def _start(settings: TrainingSettings, training: Corpus, device: torch.device, t
     network = build_graph(settings.package.graph, labels=1).to(device)
     # Channels last is what bfloat16 convolutions on a CPU are written for.
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to its stubs
+    for part in _parts(network, wanted.frozen):
+        part.requires_grad_(requires_grad=False)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -157,7 +160,13 @@ def _epoch(run: Run, training: Corpus, validation: Corpus, watcher: Watcher) -> 
         watcher.step(number + 1, run.done, run.steps)
     side = _side(run, run.done - 1)
     scores = examine(
-        run.average, settings.package.cam_layer, validation, device=run.device, seed=settings.seed, side=side
+        run.average,
+        settings.package.cam_layer,
+        validation,
+        device=run.device,
+        seed=settings.seed,
+        side=side,
+        bfloat16=settings.optimisation.bfloat16,
     ).scores
     record = {name: value / steps for name, value in sums.items()} | scores.as_dict()
     record |= {"epoch": number + 1, "seconds": time.monotonic() - started}
@@ -180,6 +189,8 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
     side = _side(run, run.done)
     films = standardize(resize(batch.films, side, side)).contiguous(memory_format=torch.channels_last)
     run.network.train()
+    for part in _parts(run.network, wanted.frozen):
+        part.eval()
     with Activation(run.network, run.settings.package.cam_layer) as activation:
         with autocast(run.device, enabled=wanted.bfloat16):
             logits = run.network(films)
@@ -203,6 +214,20 @@ def _step(run: Run, example: Example, generator: torch.Generator) -> dict[str, f
         "covered": found.covered,
     }
     return {name: float(value) for name, value in parts.items()}
+
+
+def _parts(network: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """Return the modules of these names.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    modules = dict(network.named_modules())
+    unknown = [name for name in names if name not in modules]
+    if unknown:
+        first = ", ".join(name for name, _ in network.named_children())
+        raise SettingsError(f"optimisation.frozen: the graph has no module {unknown[0]!r}; it begins with {first}")
+    return [modules[name] for name in names]
 
 
 def _taught(run: Run, films: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

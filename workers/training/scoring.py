@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from workers.device import autocast
 from workers.evaluation.figures import auc, confuse
 from workers.preprocess import resize, standardize
 from workers.training.augment import Batch, augment, widen
@@ -77,14 +78,25 @@ class Examination:
 
 
 def examine(
-    network: nn.Module, cam_layer: str, corpus: Corpus, *, device: torch.device, seed: int, side: int
+    network: nn.Module,
+    cam_layer: str,
+    corpus: Corpus,
+    *,
+    device: torch.device,
+    seed: int,
+    side: int,
+    bfloat16: bool = False,
 ) -> Examination:
     """Examine a network in evaluation mode on films of `side` pixels; one `seed` plants and augments one way."""
     films = as_films(corpus.films.pixels)
     lungs = as_masks(corpus.lungs, films)
     truth = corpus.films.labels
     empty = torch.zeros_like(films)
-    with torch.inference_mode(), Activation(network, cam_layer) as activation:
+    with (
+        torch.inference_mode(),
+        Activation(network, cam_layer) as activation,
+        autocast(device, enabled=bfloat16),
+    ):
         run = partial(_run, network, activation, device=device, side=side)
         plain, maps = run(films)
         generator = torch.Generator().manual_seed(seed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.model_card import CodeEntry, Eligibility, Input, Training  # noqa: TC001 - pydantic reads them
 from service.validation import Strict, read_toml, validate
@@ -48,6 +48,9 @@ class Optimisation(Strict):
     sides: tuple[tuple[float, int], ...] = ()
     """(share of the run, side in pixels): from there on films are shown at this size; empty: always at the input's.
     Small films first cost a fraction of the time (Touvron et al. 2019, arXiv:1906.06423)."""
+    frozen: tuple[str, ...] = ()
+    """Modules of the graph (`conv1`, `layer1`) that keep the weights and statistics of `start`: nothing is computed
+    backwards through the first ones, which cost the most on large films."""
     bfloat16: bool = True
     threads: int = Field(default=2, gt=0)
 
@@ -113,6 +116,14 @@ class TrainingSettings(Strict):
     synthesis: Synthesis = Synthesis()
     distillation: Distillation = Distillation()
     package: Package
+
+    @model_validator(mode="after")
+    def _frozen_after_a_start(self) -> Self:
+        if self.optimisation.frozen and not self.start:
+            raise ValueError(
+                "optimisation.frozen keeps weights as they start: name the package they come from in start"
+            )
+        return self
 
 
 def load_settings(path: Path) -> TrainingSettings:

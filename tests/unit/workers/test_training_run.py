@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import load_file
 
 from service.errors import SettingsError
 from service.model_card import load_card
@@ -182,6 +183,29 @@ def test_a_student_learns_from_a_csv_and_a_teacher_on_films_that_grow(tmp_path: 
     assert [record["side"] for record in log["history"]] == [32, 64]
     # What ships has seen the largest films, however good an earlier epoch was on small ones.
     assert log["chosen_epoch"] == 2
+
+
+def test_frozen_modules_keep_the_weights_and_statistics_that_they_start_with(tmp_path: Path, films: Path) -> None:
+    text = SETTINGS.replace("epochs = 2", "epochs = 1")
+    start, on = tmp_path / "start", tmp_path / "on"
+    for folder in (start, on):
+        folder.mkdir()
+    first = run(write_settings(start, films, text))
+    frozen = text.replace("threads = 2", 'threads = 2\nfrozen = ["stem"]')
+    with pytest.raises(SettingsError, match="name the package they come from in start"):
+        run(write_settings(on, films, frozen))
+    (on / "films").unlink()
+    frozen = frozen.replace("seed = 3", 'seed = 3\nstart = "../start/package"')
+    second = run(write_settings(on, films, frozen))
+    before, after = (load_file(folder / "weights.safetensors") for folder in (first, second))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    stem = {name for name in before if name.startswith("stem.")}
+    assert stem
+    assert same == stem
+
+    (on / "settings.toml").write_text(frozen.replace('"stem"', '"steam"'))
+    with pytest.raises(SettingsError, match=r"optimisation\.frozen: the graph has no module 'steam'; it begins with"):
+        run(on / "settings.toml")
 
 
 def test_a_label_of_neither_class_is_named(tmp_path: Path, films: Path) -> None:
