@@ -18,7 +18,7 @@ from workers.assessors.verdict import EMPTY, judge, of_kind, with_thresholds
 from workers.explaining_run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
     import torch
@@ -74,7 +74,9 @@ def explain_image(
         labels,
         limits,
         to_source=partial(classifier.to_source, image),
-        regions=partial(find_regions, image.grey) if _reads_chests(classifier) else None,
+        regions=partial(find_regions, image.grey, expected=classifier.card.input)
+        if _reads_chests(classifier)
+        else None,
         doubts=doubts,
         now=now,
     )
@@ -218,7 +220,9 @@ class _Verdicts:
         doubts = [DIVIDED] if contradictions(self._run.scene, members, "") else []
         if 2 * passed < asked:
             doubts.append(MINORITY.format(passed=passed, asked=asked))
-        self._assessed[METHOD, label] = self._judge(subject, measures, doubts)
+        # Nothing is beside it: it is made of what agreement would compare it with.
+        comparative = {c.measure for a in self._run.assessors if a.comparative for c in a.criteria}
+        self._assessed[METHOD, label] = self._judge(subject, measures, doubts, leave_out=comparative)
         parameters = {"methods": ", ".join(joined.methods)}
         spread = self._to_source(joined.spread)
         return self._attribution(subject, parameters, time.perf_counter() - begun, spread)
@@ -249,7 +253,13 @@ class _Verdicts:
         measures = [*self._run.measures[key], *self._run.assess(subject, comparative=True, others=others)]
         return self._judge(subject, measures, self._doubts.get(subject.method, ()))
 
-    def _judge(self, subject: Subject, measures: Sequence[Measure], doubts: Sequence[str]) -> Assessment:
+    def _judge(
+        self,
+        subject: Subject,
+        measures: Sequence[Measure],
+        doubts: Sequence[str],
+        leave_out: Collection[str] = (),
+    ) -> Assessment:
         if float(subject.map.max()) <= 0:
             return Assessment(verdict=Verdict.NOT_SHOWN, reasons=(EMPTY,), measures=tuple(measures))
         scene = self._run.scene
@@ -260,6 +270,6 @@ class _Verdicts:
             known.append(BELOW)
         if (subject.method, subject.label) in self._run.hurried:
             known.append(HURRIED.format(brake=self._run.budget.brake_s))
-        asked = [criterion for criterion in self._run.criteria if criterion.target in {"", label.target}]
+        asked = [c for c in self._run.criteria if c.target in {"", label.target} and c.measure not in leave_out]
         senseless = (*self._run.senseless, *_unasked_skull(scene.classifier, subject.label, scene.kind))
         return judge(measures, asked, doubts=known, senseless=senseless)

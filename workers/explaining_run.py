@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from service.errors import UnsupportedMethodError
+from service.errors import PellucidError, UnsupportedMethodError
 from workers.assessors.budget import memory_errors
 from workers.assessors.case import Subject
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from workers.assessors.budget import Budget
     from workers.assessors.case import Assessor, Criterion, Scene
     from workers.interfaces import Explainer, Explanation
+
+log = logging.getLogger(__name__)
 
 TOO_DEAR = "the work allowed for explanations ({budget:g} s of the reference machine) would not have sufficed"
 TOO_SLOW = "the machine was too slow (explaining took more than {brake:g} s); a repeat may give it"
@@ -59,8 +62,13 @@ class Run:
         try:
             with memory_errors():
                 explanations = explainer.explain(self.scene.classifier, self.scene.batch, labels)
-        except UnsupportedMethodError as error:
+        except PellucidError as error:
             self._refuse(explainer, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - a stranger's network may raise anything under hooks and gradients
+            name = self.scene.classifier.card.name
+            log.error("%s fails with model '%s': %s", explainer.name, name, type(error).__name__)  # noqa: TRY400
+            self._refuse(explainer, f"it fails with this model ({type(error).__name__})")
             return
         if not all(bool(torch.isfinite(explanation.map).all()) for explanation in explanations):
             self._refuse(explainer, "its map holds values that are not finite")

@@ -103,6 +103,7 @@ class Analyst:
         load_assessors(pipeline.explanation.assessors)  # a name that does not exist stops the worker here
         folder = settings.models_directory / pipeline.model
         self.classifier: PackagedClassifier = load_package(folder, choose_device(settings.worker.device))
+        _check_layers(self._explainers, self.classifier, pipeline.name)
         self._doubts = doubts_of(folder, self.classifier.card)
         self._outputs: dict[str, OutputBuilder] = {}
         self._series_outputs: dict[str, SeriesOutputBuilder] = {}
@@ -271,6 +272,24 @@ class Analyst:
             notes=notes,
             supersedes=supersedes,
         )
+
+
+def _check_layers(explainers: Sequence[Explainer], classifier: PackagedClassifier, pipeline: str) -> None:
+    """Refuse a layer that the network does not have before a study is lost by it.
+
+    Raises:
+        PipelineError: the message names the method and the layer.
+    """
+    if classifier.network is None:
+        return  # no method that needs a layer works with this model, and each says so
+    names = dict(classifier.network.named_modules())
+    for explainer in explainers:
+        layer = getattr(explainer, "layer", "")
+        if layer and layer not in names:
+            raise PipelineError(
+                f"pipeline '{pipeline}': parameters.{explainer.name}.layer: model '{classifier.card.name}' has no "
+                f"layer '{layer}'"
+            )
 
 
 def _build(

@@ -141,6 +141,18 @@ def crop(batch: torch.Tensor, expected: Input) -> torch.Tensor:
     return batch[..., top : top + side, left : left + side]
 
 
+def crop_mask(mask: NDArray[np.bool_], *, shape: tuple[int, ...], expected: Input | None) -> NDArray[np.bool_]:
+    """Return the part of a mask, (., .) over the whole of a film of `shape`, that `crop` leaves of the film."""
+    if expected is None or expected.fit == "squash":
+        return mask
+    top, left, side = _middle(*shape)
+    (first, last), (start, stop) = (
+        (round(begin * size / whole), round((begin + side) * size / whole))
+        for begin, size, whole in zip((top, left), mask.shape, shape, strict=True)
+    )
+    return mask[first : max(last, first + 1), start : max(stop, start + 1)]
+
+
 def _middle(rows: int, columns: int) -> tuple[int, int, int]:
     side = min(rows, columns)
     return (rows - side) // 2, (columns - side) // 2, side

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.cli import settings_of
 from service.terminal import terminal
 from workers.device import choose_device
-from workers.evaluation.cases import find_cases
+from workers.evaluation.cases import find_cases, label_to_evaluate
 from workers.evaluation.overlays import overlay_grid
 from workers.evaluation.page import as_html
 from workers.evaluation.planted import known_phantoms, planted_films, write_known
@@ -86,6 +86,7 @@ def train(settings: Path, resume: bool, device: str) -> None:
 @click.command()
 @click.option("--model", required=True, help="Name of a model package, or its folder.")
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Folder or CSV.")
+@click.option("--label", default="", help="Finding to measure, where the model has several.")
 @click.option("--explainer", multiple=True, default=["grad-cam"], show_default=True, help="Compared with known places.")
 @click.option("--json", "as_machine", is_flag=True, help="For machines.")
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Folder for an HTML page.")
@@ -95,6 +96,7 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
     ctx: click.Context,
     model: str,
     data: Path,
+    label: str,
     explainer: tuple[str, ...],
     as_machine: bool,
     report: Path | None,
@@ -106,10 +108,11 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
     where the lesions lie, box or mask; images are DICOM, PNG or JPEG.
     """
     classifier = load_package(_folder(ctx, model), choose_device(device))
-    cases = find_cases(data, finding=classifier.card.labels[0].name)
+    chosen = label_to_evaluate(classifier.card, label)
+    cases = find_cases(data, finding=classifier.card.labels[chosen].name)
     with _bars() as progress:
         advance = Display(progress).stage("reading images", len(cases))
-        found = evaluate_model(classifier, load_explainers(explainer, {}), cases, advance=advance)
+        found = evaluate_model(classifier, load_explainers(explainer, {}), cases, label=chosen, advance=advance)
     machine = json.dumps(as_json(classifier.card, found), indent=2)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
@@ -126,6 +129,7 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
 @click.option(
     "--data", required=True, type=click.Path(exists=True, path_type=Path), help="Folder or CSV, as evaluate's."
 )
+@click.option("--label", default="", help="Finding to explain, where the models have several.")
 @click.option("--explainer", default="grad-cam", show_default=True, help="Which explanation.")
 @click.option(
     "--count", default=8, show_default=True, type=click.IntRange(1, 24), help="How many films with the finding."
@@ -133,15 +137,18 @@ def evaluate(  # noqa: PLR0917 - click passes them by name
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write.")
 @click.pass_context
 def overlays(  # noqa: PLR0917 - click passes them by name
-    ctx: click.Context, models: tuple[str, ...], data: Path, explainer: str, count: int, out: Path
+    ctx: click.Context, models: tuple[str, ...], data: Path, label: str, explainer: str, count: int, out: Path
 ) -> None:
     """Draw where each of MODELS (packages or their folders) looks on the same films, evenly taken from DATA."""
     classifiers = [load_package(_folder(ctx, model), choose_device("cpu")) for model in models]
-    sick = [case for case in find_cases(data, finding=classifiers[0].card.labels[0].name) if case.truth]
+    labels = [label_to_evaluate(classifier.card, label) for classifier in classifiers]
+    sick = [case for case in find_cases(data, finding=classifiers[0].card.labels[labels[0]].name) if case.truth]
     chosen = sick[:: max(1, len(sick) // count)][:count]
     with _bars() as progress:
         advance = Display(progress).stage("explaining films", len(chosen))
-        sheet = overlay_grid(classifiers, load_explainers([explainer], {})[0], chosen, advance=advance)
+        sheet = overlay_grid(
+            list(zip(classifiers, labels, strict=True)), load_explainers([explainer], {})[0], chosen, advance=advance
+        )
     sheet.save(out)
     click.echo(str(out))
 

@@ -6,6 +6,7 @@ All classical but the lungs (see `lung_field`). They are estimates to judge an e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +15,12 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from workers.assessors.lung_field import lung_field
-from workers.preprocess import resize
+from workers.preprocess import crop_mask, resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from service.model_card import Input
 
 FINEST = 768
 """Rows or columns on which letters are looked for; more than that shows no more letters."""
@@ -57,13 +60,14 @@ class Regions:
     """Of a CT series: inside the skull; None when no braincase was found."""
 
 
-def find_regions(grey: NDArray[np.float32], rows: int, columns: int) -> Regions:
+def find_regions(grey: NDArray[np.float32], rows: int, columns: int, *, expected: Input | None = None) -> Regions:
     """Estimate the regions of a frontal chest film.
 
     Args:
         grey: float32 of any shape in [0, 1], MONOCHROME2.
         rows: of the masks that come back.
         columns: likewise.
+        expected: of the model's card, where the masks are to show what its network sees of the film; None: all of it.
 
     Raises:
         ModelError: the shipped lung-field network is missing or altered.
@@ -72,11 +76,12 @@ def find_regions(grey: NDArray[np.float32], rows: int, columns: int) -> Regions:
     body = body_mask(_shrink(grey, 224))
     if lungs is not None:
         body = body | (_resize(lungs, *body.shape) & ndimage.binary_fill_holes(body))
+    seen = partial(crop_mask, shape=grey.shape, expected=expected)
     return Regions(
-        body=_resize(body, rows, columns),
-        lungs=None if lungs is None else _resize(lungs, rows, columns),
+        body=_resize(seen(body), rows, columns),
+        lungs=None if lungs is None else _resize(seen(lungs), rows, columns),
         border=border_mask(rows, columns),
-        text=_spread(_letters(grey, lungs), rows, columns),
+        text=_spread(seen(_letters(grey, lungs)), rows, columns),
     )
 
 

@@ -33,6 +33,10 @@ DRAWS = 3
 """Random networks whose similarities are averaged: one of them may resemble the trained one by chance."""
 
 
+class NothingToCompareError(UnsupportedMethodError):
+    """A map says nothing, so that randomisation can take nothing from it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """How alike the map is after one more stage was drawn anew; both are means over the random networks."""
@@ -79,10 +83,13 @@ def check_sanity(
 
     Raises:
         UnsupportedMethodError: the model gives no weights (ONNX), or the method does not work with it.
+        NothingToCompareError: the trained network's map marks nothing, or a map holds values that are not finite.
     """
     if classifier.network is None:
         raise UnsupportedMethodError(f"model '{classifier.card.name}' has no weights that could be drawn anew")
     before = _cells(explainer, classifier, batch, label)
+    if before.max() <= max(before.min(), 0):
+        raise NothingToCompareError("the map marks nothing on the probe")
     rows = [_cascade(classifier, explainer, batch, label, seed=seed + draw, before=before) for draw in range(DRAWS)]
     stages = tuple(
         Stage(
@@ -155,6 +162,8 @@ class Randomised:
 
 def _cells(explainer: Explainer, classifier: Classifier, batch: torch.Tensor, label: int) -> NDArray[np.float32]:
     (explanation,) = explainer.explain(classifier, batch, [label])
+    if not bool(torch.isfinite(explanation.map).all()):
+        raise NothingToCompareError("a map holds values that are not finite")
     return on_grid(explanation.map, CELLS, CELLS)
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from workers.interfaces import Classifier, Explainer
+    from service.model_card import ModelCard
+    from workers.interfaces import Explainer
+    from workers.models.package import PackagedClassifier
 
 PICTURES = {".png", ".jpg", ".jpeg"}
 DICOM = {".dcm", ".dicom", ""}
@@ -61,7 +63,7 @@ class Answer:
 
     case: Case
     probability: float
-    """Calibrated, of the model's first label."""
+    """Calibrated, of the label that is evaluated."""
     maps: Mapping[str, NDArray[np.float32]]
     """By explainer, on the image's grid; only where it is known where the lesions lie."""
     lungs: NDArray[np.float32] | None = None
@@ -72,6 +74,21 @@ class Answer:
     """Probability of a clear film once breast shadows lie over it; None as `lettered`, or where no lungs were found."""
     lung_energy: Mapping[str, float] = field(default_factory=dict)
     """By explainer, share of the map's positive sum in the lung fields, where lungs were found."""
+
+
+def label_to_evaluate(card: ModelCard, name: str = "") -> int:
+    """Return the index of the label of this name; without one, of the only finding.
+
+    Raises:
+        SettingsError: there is none of that name, or there are several findings and none was named.
+    """
+    findings = {label.name: index for index, label in enumerate(card.labels) if not label.background}
+    if name in findings:
+        return findings[name]
+    if not name and len(findings) == 1:
+        return next(iter(findings.values()))
+    words = f"model '{card.name}' has no finding '{name}'" if name else f"model '{card.name}' has several findings"
+    raise SettingsError(f"{words}: say --label with one of {', '.join(findings)}")
 
 
 def find_cases(data: Path, *, finding: str) -> list[Case]:
@@ -91,8 +108,10 @@ def find_cases(data: Path, *, finding: str) -> list[Case]:
     return cases
 
 
-def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases: Iterable[Case]) -> Iterator[Answer]:
-    """Yield the model's answer to each case, exactly as the service would compute it.
+def answer_cases(
+    classifier: PackagedClassifier, explainers: Sequence[Explainer], cases: Iterable[Case], *, label: int = 0
+) -> Iterator[Answer]:
+    """Yield the model's answer on one label to each case, exactly as the service would compute it.
 
     Explanations are computed of cases with the finding, and kept where the lesions' place is known.
 
@@ -102,11 +121,11 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
     for number, case in enumerate(cases):
         image = read_any(case.path)
         batch = classifier.preprocess(image)
-        probability = _probability(classifier, batch)
+        probability = _probability(classifier, batch, label)
         maps, lungs = {}, _lungs(image)
         if case.truth:
             maps = {
-                explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map)
+                explainer.name: classifier.to_source(image, explainer.explain(classifier, batch, [label])[0].map)
                 for explainer in explainers
             }
         yield Answer(
@@ -114,28 +133,30 @@ def answer_cases(classifier: Classifier, explainers: Sequence[Explainer], cases:
             probability=probability,
             maps=maps if case.located else {},
             lungs=lungs if case.located else None,
-            lettered=_lettered(classifier, image, number),
-            shadowed=None if case.truth or lungs is None else _shadowed(classifier, image, lungs, number),
+            lettered=_lettered(classifier, image, label, number),
+            shadowed=None if case.truth or lungs is None else _shadowed(classifier, image, lungs, label, number),
             lung_energy={} if lungs is None else {name: energy(found, lungs) for name, found in maps.items()},
         )
 
 
-def _probability(classifier: Classifier, batch: torch.Tensor) -> float:
-    return float(classifier.probabilities(classifier.logits(batch))[0, 0])
+def _probability(classifier: PackagedClassifier, batch: torch.Tensor, label: int) -> float:
+    return float(classifier.probabilities(classifier.exact_logits(batch))[0, label])
 
 
-def _lettered(classifier: Classifier, image: Image, seed: int) -> float | None:
+def _lettered(classifier: PackagedClassifier, image: Image, label: int, seed: int) -> float | None:
     if scaled(image, classifier.card.input) is not image.grey:
         return None
-    return _probability(classifier, classifier.preprocess(replace(image, grey=letter(image.grey, seed))))
+    return _probability(classifier, classifier.preprocess(replace(image, grey=letter(image.grey, seed))), label)
 
 
-def _shadowed(classifier: Classifier, image: Image, lungs: NDArray[np.float32], seed: int) -> float | None:
+def _shadowed(
+    classifier: PackagedClassifier, image: Image, lungs: NDArray[np.float32], label: int, seed: int
+) -> float | None:
     if scaled(image, classifier.card.input) is not image.grey:
         return None
     film, field_of = (torch.from_numpy(values)[None, None] for values in (image.grey, lungs))
     laid = lay_breasts(film, field_of, torch.Generator().manual_seed(seed))[0, 0].numpy()
-    return _probability(classifier, classifier.preprocess(replace(image, grey=laid)))
+    return _probability(classifier, classifier.preprocess(replace(image, grey=laid)), label)
 
 
 def _lungs(image: Image) -> NDArray[np.float32] | None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from service.images import Image
     from workers.evaluation.cases import Case
-    from workers.interfaces import Classifier, Explainer
+    from workers.interfaces import Explainer
+    from workers.models.package import PackagedClassifier
 
 SIDE = 224
 """Pixels of a film, drawn square."""
@@ -32,7 +33,7 @@ OUTLINE = (64, 224, 255)
 
 
 def overlay_grid(
-    classifiers: Sequence[Classifier],
+    classifiers: Sequence[tuple[PackagedClassifier, int]],
     explainer: Explainer,
     cases: Sequence[Case],
     *,
@@ -40,14 +41,14 @@ def overlay_grid(
 ) -> Pillow.Image:
     """Draw one column per film: the film alone, and under it the explanation of each model with its probability.
 
-    Known places of lesions are outlined. Each map is scaled to its own maximum, as results are. `advance` hears of
-    each film that is done.
+    With each model goes the index of the label that is explained. Known places of lesions are outlined. Each map is
+    scaled to its own maximum, as results are. `advance` hears of each film that is done.
 
     Raises:
         NotEligibleError: a film cannot be read, or a model refuses it.
     """
     titles = ["Films, outlined where the place is known"]
-    titles += [f"{classifier.card.title} {classifier.card.version}" for classifier in classifiers]
+    titles += [f"{classifier.card.title} {classifier.card.version}" for classifier, _ in classifiers]
     height = SIDE + 2 * LINE + GAP
     sheet = Pillow.new("RGB", (GAP + len(cases) * (SIDE + GAP), len(titles) * height), "black")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
@@ -64,23 +65,25 @@ def overlay_grid(
 
 
 def _panels(
-    classifiers: Sequence[Classifier], explainer: Explainer, case: Case
+    classifiers: Sequence[tuple[PackagedClassifier, int]], explainer: Explainer, case: Case
 ) -> Iterator[tuple[NDArray[np.float32], str]]:
     """Yield pictures, RGB in [0, 255] of shape (SIDE, SIDE, 3), with the line below each."""
     image = read_any(case.path)
     film = _square(image.grey)
     edge = _edge(_square(region_of(case, image.grey.shape).astype(np.float32)))
     yield _outlined(film, np.zeros_like(film), edge), "with the finding" if case.truth else "without"
-    for classifier in classifiers:
-        values, probability = _explained(classifier, explainer, image)
+    for classifier, label in classifiers:
+        values, probability = _explained(classifier, explainer, image, label)
         yield _outlined(film, values, edge), f"p = {probability:.2f}"
 
 
-def _explained(classifier: Classifier, explainer: Explainer, image: Image) -> tuple[NDArray[np.float32], float]:
+def _explained(
+    classifier: PackagedClassifier, explainer: Explainer, image: Image, label: int
+) -> tuple[NDArray[np.float32], float]:
     batch = classifier.preprocess(image)
-    found = _square(classifier.to_source(image, explainer.explain(classifier, batch, [0])[0].map))
+    found = _square(classifier.to_source(image, explainer.explain(classifier, batch, [label])[0].map))
     positive = np.maximum(found, 0)
-    probability = float(classifier.probabilities(classifier.logits(batch))[0, 0])
+    probability = float(classifier.probabilities(classifier.exact_logits(batch))[0, label])
     return np.asarray(positive / max(float(positive.max()), 1e-12), dtype=np.float32), probability
 
 

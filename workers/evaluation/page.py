@@ -36,7 +36,7 @@ def as_html(card: ModelCard, evaluation: Evaluation, *, data: str) -> str:
     title = escape(f"{card.title} {card.version}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        f"<h1>{title}</h1><p>{figures.n} images from {escape(data)}, finding {escape(card.labels[0].name)}, threshold "
+        f"<h1>{title}</h1><p>{figures.n} images from {escape(data)}, finding {escape(evaluation.label)}, threshold "
         f"{figures.threshold:.4f}. Model sha256 {card.weights.sha256}.</p>"
         f'<p class="notice">Research use; not for primary diagnosis. {escape(card.limits)}</p>'
         + _performance(evaluation)

@@ -34,7 +34,7 @@ def as_json(card: ModelCard, evaluation: Evaluation) -> dict[str, Any]:
     """Return the figures by name, each interval beside its figure as `<name>_ci`; NaN becomes null."""
     figures = evaluation.figures
     result: dict[str, Any] = {"model": card.name, "version": card.version, "sha256": card.weights.sha256}
-    result |= {"label": card.labels[0].name, "n": figures.n, "threshold": figures.threshold}
+    result |= {"label": evaluation.label, "n": figures.n, "threshold": figures.threshold}
     for name in NAMES:
         result[name] = _number(getattr(figures, name))
         result[f"{name}_ci"] = [_number(bound) for bound in figures.intervals[name]]
@@ -53,7 +53,7 @@ def as_json(card: ModelCard, evaluation: Evaluation) -> dict[str, Any]:
 def as_table(card: ModelCard, evaluation: Evaluation) -> Table:
     """Return the figures with their intervals, for a terminal."""
     figures = evaluation.figures
-    table = Table(title=f"{card.title} {card.version}, {figures.n} images", title_justify="left")
+    table = Table(title=f"{card.title} {card.version}, {evaluation.label}, {figures.n} images", title_justify="left")
     for column in ("", "value", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     for name in NAMES:

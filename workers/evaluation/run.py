@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.evaluation.cases import Answer, Case
-    from workers.interfaces import Classifier, Explainer
+    from workers.interfaces import Explainer
+    from workers.models.package import PackagedClassifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What a test found; `truth` and `probability` have one entry per case."""
 
+    label: str
+    """Name of the finding."""
     figures: Figures
     localisation: Mapping[str, Localisation]
     """By explainer; empty when no lesion's place is known."""
@@ -36,19 +39,25 @@ class Evaluation:
 
 
 def evaluate_model(
-    classifier: Classifier, explainers: Sequence[Explainer], cases: Sequence[Case], *, advance: Callable[[int], None]
+    classifier: PackagedClassifier,
+    explainers: Sequence[Explainer],
+    cases: Sequence[Case],
+    *,
+    label: int = 0,
+    advance: Callable[[int], None],
 ) -> Evaluation:
-    """Answer every case and measure the answers; `advance` hears of each case that is done."""
+    """Answer every case and measure the answers on one label; `advance` hears of each case that is done."""
     answers = []
-    for answer in answer_cases(classifier, explainers, cases):
+    for answer in answer_cases(classifier, explainers, cases, label=label):
         answers.append(answer)
         advance(1)
     truth = np.array([answer.case.truth for answer in answers], dtype=np.int64)
     probability = np.array([answer.probability for answer in answers], dtype=np.float64)
-    label = classifier.card.labels[0]
-    points = [entry.operating_point() for entry in label.operating_points]
-    point = label.default_operating_point()
+    evaluated = classifier.card.labels[label]
+    points = [entry.operating_point() for entry in evaluated.operating_points]
+    point = evaluated.default_operating_point()
     return Evaluation(
+        label=evaluated.name,
         figures=measure(truth, probability, point=point, points=points),
         localisation=_localise(answers, point.threshold),
         truth=truth,

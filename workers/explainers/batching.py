@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.interfaces import Classifier
+    from workers.models.eight_bit import Scales
 
     Copy = InferenceCopy | EightBitCopy
     Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -64,6 +65,8 @@ class _Copies:
     """No 8-bit copy can be made of this network."""
     image: bytes = b""
     safe: Copy | None = None
+    scales: Scales = field(default_factory=dict)
+    """Of the 8-bit copy, fitted to that image."""
 
 
 _COPIES: WeakKeyDictionary[nn.Module, _Copies] = WeakKeyDictionary()
@@ -88,6 +91,8 @@ class Forwards:
         self._forward: Forward = classifier.logits
         self.count = 0
         self.precision = "float32"
+        self._in_bytes: EightBitCopy | None = None
+        self._scales: Scales = {}
         self._guard(lambda: self._choose(probes))
 
     def __call__(self, count: int, make: Make) -> NDArray[np.float64]:
@@ -113,6 +118,9 @@ class Forwards:
         return np.concatenate(found)
 
     def _answer(self, make: Make, start: int, end: int) -> torch.Tensor:
+        if self._in_bytes is not None:
+            # Another image may have been asked about since the last answer.
+            self._in_bytes.use(self._scales)
         return self._forward(make(start, end, self._device))
 
     def _guard(self, run: Callable[[], T]) -> T | None:
@@ -130,11 +138,14 @@ class Forwards:
         network = self._classifier.network
         if network is None:
             return
-        safe = _safe_copy(self._classifier, network, probes)
-        if safe is not None:
-            self._use(safe)
+        copies = _copies_for(self._classifier, network, probes)
+        if copies.safe is not None:
+            self._use(copies.safe)
+        if copies.safe is copies.in_bytes:
+            self._in_bytes, self._scales = copies.in_bytes, copies.scales
 
     def _use(self, inference: Copy) -> None:
+        self._in_bytes = None
         self._forward = torch.inference_mode()(inference)
         self.precision = str(inference.dtype).removeprefix("torch.")
 
@@ -161,8 +172,8 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in words or "can't allocate memory" in words
 
 
-def _safe_copy(classifier: Classifier, network: nn.Module, probes: torch.Tensor) -> Copy | None:
-    """Return the fastest copy that is safe for this image; several methods in a row ask about the same one."""
+def _copies_for(classifier: Classifier, network: nn.Module, probes: torch.Tensor) -> _Copies:
+    """Return the copies with the fastest that is safe for this image; several methods in a row ask about the same."""
     fingerprint = _fingerprint(network)
     copies = _COPIES.get(network)
     if copies is None or copies.fingerprint != fingerprint:
@@ -170,8 +181,9 @@ def _safe_copy(classifier: Classifier, network: nn.Module, probes: torch.Tensor)
     image = hashlib.sha256(probes.cpu().numpy().tobytes()).digest()
     if copies.image != image:
         copies.safe = _fastest(classifier, network, probes, copies)
+        copies.scales = copies.in_bytes.scales() if copies.in_bytes is not None else {}
         copies.image = image
-    return copies.safe
+    return copies
 
 
 def _fastest(classifier: Classifier, network: nn.Module, probes: torch.Tensor, copies: _Copies) -> Copy | None:

@@ -38,7 +38,7 @@ class _ActivationMap(ABC):
     def __init__(self, *, layer: str = "") -> None:
         if not isinstance(layer, str):
             raise ValueError(f"layer must be the name of a layer, not {layer!r}")  # noqa: TRY004 - house rule
-        self._layer = layer
+        self.layer = layer
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain each label; the map lies on the grid of the CAM layer, in arbitrary units.
@@ -51,7 +51,7 @@ class _ActivationMap(ABC):
 
     def _explain(self, classifier: Classifier, batch: torch.Tensor, label: int) -> Explanation:
         begun = time.perf_counter()
-        cam, layer = activation_map(self, classifier, batch, label, self._layer)
+        cam, layer = activation_map(self, classifier, batch, label, self.layer)
         return Explanation(
             label=label,
             map=cam,

@@ -114,7 +114,7 @@ class GuidedGradCam:
 
     def __init__(self, *, layer: str = "") -> None:
         self._cam = GradCam(layer=layer)
-        self._layer = layer
+        self.layer = layer
 
     def explain(self, classifier: Classifier, batch: torch.Tensor, labels: Sequence[int]) -> list[Explanation]:
         """Explain all labels; the map lies on the input's grid.
@@ -125,7 +125,7 @@ class GuidedGradCam:
         """
         begun = time.perf_counter()
         guided = guided_backpropagation(classifier, batch, labels)
-        maps = [activation_map(self._cam, classifier, batch, label, self._layer) for label in labels]
+        maps = [activation_map(self._cam, classifier, batch, label, self.layer) for label in labels]
         products = [on_places(_resized(cam, batch) * fine) for (cam, _), fine in zip(maps, guided, strict=True)]
         seconds = (time.perf_counter() - begun) / max(len(labels), 1)
         return [

@@ -14,7 +14,9 @@ import torch
 
 from service.errors import ModelError, PellucidError, UnsupportedMethodError
 from service.images import Image, ImageHeader
-from workers.assessors.sanity import check_sanity
+from workers.assessors.sanity import NothingToCompareError, check_sanity
+from workers.explainers.passes import forget
+from workers.explainers.pool import forget_pools
 from workers.models.doubts import FILE
 from workers.models.package import load_package, probes
 from workers.models.runtimes import describe
@@ -170,6 +172,10 @@ def _check_method(
     try:
         (first,) = explainer.explain(classifier, batch, [label])
         seconds = time.perf_counter() - begun
+        # What is kept for the next method would be compared with itself.
+        forget_pools()
+        if classifier.network is not None:
+            forget(classifier.network)
         (second,) = explainer.explain(classifier, batch, [label])
     except PellucidError as error:
         return MethodCheck(method=explainer.name, supported=False, reason=str(error))
@@ -196,6 +202,8 @@ def _sanity(
         return None, ""
     try:
         found = check_sanity(classifier, explainer, batch, label)
+    except NothingToCompareError as error:
+        return None, f"not tested: {error}"
     except (UnsupportedMethodError, ModelError):
         return None, ""
     except Exception as error:  # noqa: BLE001 - as above: a stranger's network, copied and randomised

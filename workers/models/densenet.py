@@ -15,6 +15,9 @@ GROWTH = 32
 BLOCKS = (6, 12, 24, 16)
 BOTTLENECK = 4
 
+UNRECTIFIED = frozenset({"features", "features.norm5"})
+"""Layers whose output goes through the last ReLU: no class activation maps of them."""
+
 
 class DenseLayer(nn.Module):
     """Adds `GROWTH` channels to all that came before it."""

@@ -25,6 +25,8 @@ from workers.models.folding import cpu_flags, fast_dtype, fold_batch_norm
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+Scales = dict[str, tuple[float, int]]
+"""Step and zero of each layer."""
 _NATIVE_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """In /proc/cpuinfo. Without one of them 8-bit products are emulated, and slower than float32."""
 _LARGEST_BYTE = 255
@@ -93,6 +95,15 @@ class EightBitCopy(nn.Module):
     def calibrate(self, examples: torch.Tensor) -> None:
         """Fit the scales of all layers to what `examples` make of them."""
         self._fit(self._watch(examples))
+
+    def scales(self) -> Scales:
+        """Return the scales of all layers as they are fitted now."""
+        return {name: (scale.step, scale.zero) for name, scale in self._scales.items()}
+
+    def use(self, scales: Scales) -> None:
+        """Take scales from before: other examples may have been fitted since."""
+        for name, (step, zero) in scales.items():
+            self._scales[name].step, self._scales[name].zero = step, zero
 
     def _fit(self, seen: Mapping[str, _Extent]) -> None:
         for name, extent in seen.items():

@@ -21,6 +21,7 @@ from safetensors.torch import load as load_safetensors
 
 from service.errors import ModelError
 from service.model_card import CODED_FORMATS
+from workers.models.densenet import UNRECTIFIED, DenseNet121
 from workers.models.graphs import build_graph
 from workers.models.runtimes import Adapted, OnnxRuntime
 
@@ -87,6 +88,8 @@ def load_network(folder: Path, card: ModelCard, content: bytes, device: torch.de
         if kind == "monai-bundle":
             _check_bundle(folder, card)
         network = _adapted(_script(content, device, where), card)
+    if card.weights.cam_layer and card.weights.cam_layer not in dict(network.named_modules()):
+        raise ModelError(f"{where}: the network has no layer '{card.weights.cam_layer}'")
     network.to(device=device, dtype=torch.float32)
     if kind != "torch-export":  # an exported program has its mode built in
         network.eval()
@@ -111,8 +114,11 @@ def load_onnx(folder: Path, card: ModelCard, content: bytes, device: torch.devic
 def _graph(card: ModelCard, content: bytes, where: str) -> nn.Module:
     name = card.weights.graph or "densenet121"
     network = build_graph(name, labels=len(card.labels), channels=card.input.channels)
-    if card.weights.cam_layer and card.weights.cam_layer not in dict(network.named_modules()):
-        raise ModelError(f"{where}: graph '{name}' has no layer '{card.weights.cam_layer}'")
+    if isinstance(network, DenseNet121) and card.weights.cam_layer in UNRECTIFIED:
+        raise ModelError(
+            f"{where}: cam_layer '{card.weights.cam_layer}' of graph '{name}' lies before its last ReLU, where places "
+            "without a feature would light up: name 'relu'"
+        )
     tensors = _tensors(card.weights.format, content, where)
     _fill(network, _renamed(tensors), where=where)
     return network if card.weights.output == "logits" else _adapted(network, card)

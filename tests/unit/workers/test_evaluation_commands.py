@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from packages import Stranger, write_package
 from PIL import Image as Pillow
+from safetensors.torch import save
 
 from dicom_nodes.objects.read import read_image
 from service.errors import NotEligibleError, SettingsError
-from workers.evaluation.cases import find_cases, read_any
+from service.model_card import load_card
+from workers.evaluation.cases import find_cases, label_to_evaluate, read_any
 from workers.evaluation.planted import planted_films
 from workers.phantom.files import write_samples
 from workers.phantom.film import make_phantom
@@ -163,3 +166,19 @@ def test_phantom_writes_the_studies_it_names(tmp_path: Path) -> None:
     assert len(paths) == 2
     assert all(path.startswith(str(tmp_path)) for path in paths)
     assert read_image(tmp_path / "phantom-001.dcm").image.header.body_part == "CHEST"
+
+
+def test_the_finding_that_is_meant_is_measured_where_a_model_has_several(tmp_path: Path) -> None:
+    network = Stranger(labels=3)
+    package = write_package(
+        tmp_path / "p", save(network.state_dict()), weights='format = "safetensors"\ngraph = "resnet18"', labels=3
+    )
+    card = load_card(package)
+    assert label_to_evaluate(card, card.labels[2].name) == 2
+    for name, words in (("", "has several findings"), ("Fracture", "has no finding 'Fracture'")):
+        with pytest.raises(SettingsError, match=f"{words}: say --label with one of"):
+            label_to_evaluate(card, name)
+    only = card.model_copy(
+        update={"labels": tuple(label.model_copy(update={"background": i != 1}) for i, label in enumerate(card.labels))}
+    )
+    assert label_to_evaluate(only) == 1

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from service.errors import ModelError
+from workers.explainers.cam import GradCam, HiResCam
 from workers.models.calibration import op_norm, pooled
 from workers.models.graphs import build_graph
 from workers.models.loaders import XRV_PATHOLOGIES
@@ -109,12 +110,20 @@ def test_torchxrayvision_weights_load_with_their_names_and_their_scaling(tmp_pat
     package = write_package(
         tmp_path / "p",
         save(old),
-        weights='format = "torchxrayvision"\ncam_layer = "features"',
+        weights='format = "torchxrayvision"\ncam_layer = "relu"',
         expected='normalization = "torchxrayvision"\nfit = "centre-crop"',
         names=XRV_PATHOLOGIES,
         more="op_norm = 0.1",
     )
     classifier = load_package(package, CPU)
+    # Behind the last ReLU comes a mean: there Grad-CAM is what each place adds, and HiResCAM the same.
+    film = torch.rand((1, 1, 32, 32), generator=torch.Generator().manual_seed(1))
+    grad_cam, hires = (method.explain(classifier, film, [3])[0].map for method in (GradCam(), HiResCam()))
+    torch.testing.assert_close(grad_cam, hires, rtol=1e-4, atol=1e-6)
+    card = (package / "model.toml").read_text()
+    (package / "model.toml").write_text(card.replace('cam_layer = "relu"', 'cam_layer = "features"'))
+    with pytest.raises(ModelError, match=r"lies before its last ReLU.*name 'relu'"):
+        load_package(package, CPU)
     logits = torch.full((1, 18), float(np.log(0.1 / 0.9)))
     assert classifier.probabilities(logits) == pytest.approx(np.full((1, 18), 0.5))
     assert len(classifier.card.labels) == 18

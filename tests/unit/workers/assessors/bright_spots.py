@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from white_box import classifier
 
-from service.errors import UnsupportedMethodError
+from service.errors import ModelError, UnsupportedMethodError
 from workers.interfaces import Explanation
 from workers.models.package import PackagedClassifier
 
@@ -129,6 +129,20 @@ class Choosy(Telling):
 
     def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         raise UnsupportedMethodError("it needs a model of another kind")
+
+
+class Lost(Telling):
+    """Was told of a layer that this network does not have."""
+
+    def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        raise ModelError("model 'spots' has no layer 'layer9'")
+
+
+class Strange(Telling):
+    """Meets a network that cannot be run backwards."""
+
+    def draw(self, film: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        raise RuntimeError("no backward pass of this program")
 
 
 def bright_spots() -> PackagedClassifier:

@@ -15,6 +15,8 @@ from bright_spots import (
     Fixed,
     Greedy,
     Honest,
+    Lost,
+    Strange,
     Telling,
     film_with_spot,
 )
@@ -66,6 +68,8 @@ def test_the_default_comes_first_and_the_consensus_last_whatever_they_cost(model
     assert float(consensus.spread.max()) == pytest.approx(0.0, abs=1e-6)
     assert consensus.assessment is not None
     assert consensus.assessment.verdict is Verdict.RELIABLE
+    # It is made of its members: nobody asks whether it agrees with them.
+    assert not any("other methods" in sentence for sentence in consensus.assessment.senseless)
 
 
 def test_a_map_that_failed_is_no_part_of_the_consensus(model: PackagedClassifier) -> None:
@@ -84,6 +88,8 @@ def test_there_is_no_consensus_of_one_method_or_when_it_is_not_wanted(model: Pac
         (Broken("broken"), "not finite"),
         (Greedy("greedy"), "more memory than this machine has"),
         (Choosy("choosy"), "a model of another kind"),
+        (Lost("lost"), "has no layer 'layer9'"),
+        (Strange("strange"), "it fails with this model (RuntimeError)"),
     ],
 )
 def test_a_method_that_fails_is_named_and_costs_the_others_nothing(
@@ -233,6 +239,26 @@ def test_lungs_are_looked_for_only_by_models_of_chests(model: PackagedClassifier
         assert not any("Not measured: energy body" in reason for reason in only.assessment.reasons)
     assert "energy-body" not in names[0]
     assert "energy-body" in names[1]
+
+
+def test_what_a_network_sees_of_a_film_is_held_against_the_same_part_of_the_masks(model: PackagedClassifier) -> None:
+    expected = model.card.input.model_copy(update={"fit": "centre-crop"})
+    chest = model.card.eligibility.model_copy(update={"body_parts": ("CHEST",)})
+    cut = dataclasses.replace(model, card=model.card.model_copy(update={"input": expected, "eligibility": chest}))
+    # The middle square of the long film is the square film; only there is something burned in.
+    square = film_with_spot()
+    square[30:42, 80:82] = square[30:42, 88:90] = square[35:37, 80:90] = 1.0  # an H
+    rows, columns = square.shape
+    long = np.full((2 * rows, columns), float(np.median(square)), dtype=np.float32)
+    long[rows // 2 : rows // 2 + rows] = square
+    limits = Explanation(assessors=(*MEASURED, "plausibility"))
+    found = []
+    for classifier, grey in ((cut, square), (cut, long)):
+        (only,) = explain_image(classifier, [Honest("honest")], as_image(grey), [0], limits).attributions
+        assert only.assessment is not None
+        found.append({measure.name: measure.value for measure in only.assessment.measures})
+    assert found[0]["energy-text"] > 0.1
+    assert found[1]["energy-text"] == pytest.approx(found[0]["energy-text"], abs=0.1)
 
 
 def test_an_assessor_that_does_not_exist_is_named(model: PackagedClassifier) -> None:

@@ -5,21 +5,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from bright_spots import CPU, Fixed
+from bright_spots import CPU, Against, Broken, Fixed
 
 from service.errors import UnsupportedMethodError
-from workers.assessors.sanity import check_sanity
+from workers.assessors.sanity import NothingToCompareError, check_sanity
 from workers.explainers.cam import GradCam
 from workers.models.compact import CompactResNet
 from workers.models.package import PackagedClassifier
 
 if TYPE_CHECKING:
+    from bright_spots import Telling
+
     from workers.assessors.case import Scene
 
 
 @pytest.fixture
 def deep(model: PackagedClassifier) -> PackagedClassifier:
-    torch.manual_seed(5)
+    torch.manual_seed(6)
     network = CompactResNet().eval().requires_grad_(requires_grad=False)
     return PackagedClassifier(card=model.card, network=network, device=CPU)
 
@@ -48,3 +50,13 @@ def test_the_check_repeats_and_leaves_the_model_as_it_was(deep: PackagedClassifi
 def test_a_model_without_weights_is_refused(deep: PackagedClassifier, scene: Scene) -> None:
     with pytest.raises(UnsupportedMethodError, match="no weights"):
         check_sanity(replace(deep, network=None), Fixed("fixed"), scene.batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "reason"), [(Against("against"), "marks nothing"), (Broken("broken"), "not finite")]
+)
+def test_a_map_that_says_nothing_passes_no_check(
+    deep: PackagedClassifier, scene: Scene, explainer: Telling, reason: str
+) -> None:
+    with pytest.raises(NothingToCompareError, match=reason):
+        check_sanity(deep, explainer, scene.batch, 0)

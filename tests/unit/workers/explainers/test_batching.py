@@ -9,12 +9,17 @@ import torch
 from torch import nn
 
 from service.errors import UnsupportedMethodError
+from service.settings import packaged_config
 from workers.explainers.batching import Forwards, out_of_memory
 from workers.explainers.kernel_shap import KernelShap
 from workers.explainers.lime import Lime
 from workers.explainers.occlusion import Occlusion
 from workers.explainers.owen import Owen
 from workers.explainers.rise import Rise
+from workers.models.eight_bit import has_fast_bytes
+from workers.models.package import load_package
+from workers.phantom.film import make_phantom
+from workers.preprocess import standardize
 
 if TYPE_CHECKING:
     from workers.interfaces import Explainer
@@ -149,3 +154,20 @@ if torch.cuda.is_available():
 
         np.testing.assert_allclose(forwards(5, make), network(batch).cpu(), atol=0.05)
         assert seen[-1] == "cpu"
+
+
+@pytest.mark.skipif(not has_fast_bytes(), reason="this processor has no 8-bit products")
+def test_the_image_asked_about_in_between_changes_no_answer() -> None:
+    classifier = load_package(packaged_config() / "models" / "pneumonia-compact", torch.device("cpu"))
+
+    def asked(seed: int) -> tuple[Forwards, torch.Tensor]:
+        pixels = make_phantom(seed, (224, 224), opacities=2).pixels.astype(np.float32) / 4095
+        film = standardize(torch.from_numpy(pixels)[None, None])
+        return Forwards(classifier, torch.cat([film, torch.full_like(film, float(film.quantile(0.05)))])), film
+
+    first, film = asked(3)
+    assert first.precision == "int8"
+    before = first(1, lambda *_: film)
+    other, another = asked(4)
+    other(1, lambda *_: 0.5 * another)
+    assert np.array_equal(first(1, lambda *_: film), before)
