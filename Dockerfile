@@ -49,6 +49,8 @@ ENV PATH=/opt/pellucid/bin:$PATH \
 # The root may be read-only: only the state folder and /tmp are written.
 VOLUME /var/lib/pellucid
 WORKDIR /var/lib/pellucid
+# 9464 to 9466, health and metrics, stay on the container's loopback unless PELLUCID__HTTP__HOST is 0.0.0.0: they ask
+# for no password.
 EXPOSE 11112 2762 9464 9465 9466
 USER 10001:10001
 STOPSIGNAL SIGTERM

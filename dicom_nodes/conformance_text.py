@@ -15,6 +15,9 @@ is no archive: it does not answer queries.
 
 $overview
 
+Query/Retrieve and, with DICOMweb, QIDO-RS and WADO-RS are also used by the Sender, for destinations whose objects are
+confirmed by a query or read back (4.2.2.6, 4.2.2.7).
+
 $web_services
 
 No media services. No printing.
@@ -43,7 +46,8 @@ any network. The **Sender** stores the resulting objects at the destinations of 
 
 - **Listener** ($ae_title): Verification and Storage as SCP; takes N-EVENT-REPORT of Storage Commitment and N-CREATE
   of Instance Availability Notification; optionally STOW-RS as origin server.
-- **Sender** ($sender_title): Verification and Storage as SCU; Storage Commitment as SCU; or STOW-RS as user agent.
+- **Sender** ($sender_title): Verification and Storage as SCU; to confirm, Storage Commitment, or Query/Retrieve, Study
+  Root, with C-FIND, C-MOVE to the Listener or C-GET, as SCU; or STOW-RS, QIDO-RS and WADO-RS as user agent.
 - **Fetcher** ($sender_title): Query/Retrieve, Study Root, as SCU with C-MOVE to the Listener or C-GET; or QIDO-RS and
   WADO-RS as user agent.
 
@@ -51,7 +55,7 @@ any network. The **Sender** stores the resulting objects at the destinations of 
 
 A study counts as complete after a quiet period in which no association that carried it is open, or as soon as
 everything that an Instance Availability Notification names is here. An object counts as delivered with the success of
-C-STORE, or, where the destination is set so, when it is committed or found by query.
+C-STORE, or, where the destination is set so, when it is committed, found by query, or read back unchanged.
 
 ### 4.2 AE specifications
 
@@ -121,7 +125,8 @@ $web_pace bytes a second, for $web_slow s on average, is answered 408.
 
 ##### 4.2.2.1 SOP classes
 
-Verification, Storage and Storage Commitment (push model) as SCU.
+Verification, Storage and Storage Commitment (push model) as SCU. For destinations with `confirm = "query"` also Study
+Root Query/Retrieve FIND, with `confirm = "retrieve"` further MOVE or GET, as SCU.
 
 ##### 4.2.2.2 Association policies
 
@@ -140,6 +145,10 @@ $proposed
 
 `pellucid send` proposes, in the same way, whatever SOP classes and transfer syntaxes its files have.
 
+A query, C-MOVE or C-GET goes on an association of its own, with its SOP class in the uncompressed transfer syntaxes.
+For C-GET the SOP class of the object is proposed too, with role selection as SCP, in the transfer syntax that it was
+sent in and in the uncompressed ones.
+
 ##### 4.2.2.4 Statuses of C-STORE responses
 
 $sender_statuses
@@ -152,8 +161,8 @@ that are not committed are stored again or, by the failure reason, set aside.
 
 ##### 4.2.2.6 STOW-RS and QIDO-RS
 
-Destinations with a `url` get one instance per request. `confirm = "query"` asks QIDO-RS, or C-FIND, whether it is
-there.
+Destinations with a `url` get one instance per request. `confirm = "query"` asks QIDO-RS, or C-FIND at the IMAGE level
+with the UIDs of study, series and instance, whether it is there.
 
 ##### 4.2.2.7 Reading back
 

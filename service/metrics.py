@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.errors import UndecodableError
+from service.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ _REASONS = {
     "view": "view",
     "model needs at least": "size",
 }
+_REFUSED = ("0xA700", "0xA900", "0xC000")
 _ALIVE_WITHIN_S = 20.0
 
 
@@ -50,6 +52,9 @@ class ListenerMetrics:
         self.refused = Counter(
             "pellucid_instances_refused", "Instances refused, by DIMSE status.", ["status"], registry=registry
         )
+        # Prometheus sees no rise in a series that begins at 1.
+        for status in _REFUSED:
+            self.refused.labels(status)
         self.bytes = Counter("pellucid_received_bytes", "Bytes of data sets that were kept.", registry=registry)
         self.rejected = Counter(
             "pellucid_associations_rejected", "Associations and connections refused.", ["reason"], registry=registry
@@ -128,8 +133,8 @@ class LedgerCollector(Collector):
 
 def _backlog(backlog: Backlog) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("pellucid_jobs", "Jobs in the ledger by state.", labels=["state"])
-    for state, count in sorted(backlog.jobs.items()):
-        jobs.add_metric([state], count)
+    for each in JobState:
+        jobs.add_metric([each], backlog.jobs.get(each, 0))
     yield jobs
     deliveries = GaugeMetricFamily(
         "pellucid_outbox_objects", "Objects that are not delivered.", labels=["destination", "state"]

@@ -24,6 +24,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "crl" (ternary "/etc/pellucid-tls/tls.crl" "" .Values.secrets.tlsCrl)) -}}
 {{- else if not .Values.listener.plain }}
 {{- fail "listener.plain is false and secrets.tls is empty: nothing would listen" }}
+{{- else if .Values.secrets.tlsCrl }}
+{{- fail "secrets.tlsCrl is true and secrets.tls is empty: name the secret that has tls.crl" }}
+{{- end }}
+{{- if include "pellucid.dicomwebPort" . }}
+{{- $_ := set $fixed "dicomweb" (dict "host" "0.0.0.0") -}}
 {{- end }}
 {{- if .Values.s3.url }}
 {{- $_ := set $fixed "spool" (dict "url" .Values.s3.url "endpoint_url" .Values.s3.endpointUrl "region" .Values.s3.region
@@ -33,6 +38,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "s3.ca is true and s3.secret is empty: name the secret that has ca.crt" }}
 {{- end }}
 {{- toToml (mergeOverwrite (deepCopy .Values.settings) $fixed) }}
+{{- end }}
+
+{{/* Port of STOW-RS; empty without one. */}}
+{{- define "pellucid.dicomwebPort" -}}
+{{- with dig "dicomweb" "port" 0 .Values.settings }}{{ int . }}{{ end -}}
 {{- end }}
 
 {{/* Seconds that a worker gets to finish its task: longer than any task may take. */}}
@@ -67,6 +77,9 @@ capabilities: {drop: [ALL]}
 - name: PELLUCID__SPOOL__SECRET_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ .Values.s3.secret }}, key: secret-access-key}}
 {{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "pellucid.mounts" -}}
@@ -83,6 +96,9 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .Values.secrets.tls }}
 - {name: tls, mountPath: /etc/pellucid-tls, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -105,6 +121,38 @@ capabilities: {drop: [ALL]}
 - name: tls
   secret: {secretName: {{ .Values.secrets.tls }}, defaultMode: 0440}
 {{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What is done once and ends: takes root, component, arguments (a list) and backoffLimit. */}}
+{{- define "pellucid.once" -}}
+backoffLimit: {{ .backoffLimit }}
+template:
+  metadata:
+    labels: {{- include "pellucid.labels" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  spec:
+    serviceAccountName: {{ .root.Release.Name }}
+    automountServiceAccountToken: false
+    restartPolicy: Never
+    {{- with .root.Values.imagePullSecrets }}
+    imagePullSecrets: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    securityContext: {{- include "pellucid.podSecurity" .root | nindent 6 }}
+    containers:
+      - name: {{ .component }}
+        image: {{ include "pellucid.image" .root }}-cpu
+        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+        command: {{ concat (list "pellucid" "--config" "/etc/pellucid/pellucid.toml") .arguments | toJson }}
+        env: {{- include "pellucid.environment" .root | nindent 10 }}
+        resources:
+          requests: {cpu: 50m, memory: 128Mi}
+          limits: {memory: 512Mi}
+        securityContext: {{- include "pellucid.containerSecurity" .root | nindent 10 }}
+        volumeMounts: {{- include "pellucid.mounts" .root | nindent 10 }}
+    volumes: {{- include "pellucid.volumes" .root | nindent 6 }}
 {{- end }}
 
 {{/*

@@ -215,9 +215,10 @@ class Arrivals(Ledger):
             return [_instance(row) for row in rows]
 
     def set_aside(self) -> list[Row[tuple[str, str, str, str, str, float, str]]]:
-        """Instances that were set aside, newest first."""
+        """Instances that were set aside and whose file is still there, newest first."""
+        kept = select(set_aside).where(set_aside.c.key != PURGED).order_by(set_aside.c.received_at.desc())
         with self.reading() as connection:
-            return list(connection.execute(select(set_aside).order_by(set_aside.c.received_at.desc())))
+            return list(connection.execute(kept))
 
 
 def inputs_of(connection: Connection, job_id: str) -> list[Instance]:

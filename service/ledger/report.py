@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 
 from service.ledger.rows import job_from, object_from
-from service.ledger.schema import deliveries, instances, job_inputs, jobs, objects, processes, set_aside
+from service.ledger.schema import PURGED, deliveries, instances, job_inputs, jobs, objects, processes, set_aside
 from service.ledger.transactions import Ledger, moment, put
 from service.records import DeliveryState, Job, JobState, OutboxObject
 
@@ -60,6 +60,7 @@ class Backlog:
     outbox_age_s: float
     """Of the oldest object that waits for delivery or its confirmation, since its job ended."""
     set_aside: int
+    """Instances that lie aside; purged ones do not count."""
 
 
 class Reports(Ledger):
@@ -157,13 +158,14 @@ class Reports(Ledger):
                 .where(deliveries.c.state.in_([state for state in DeliveryState if state != DeliveryState.DELIVERED]))
                 .group_by(deliveries.c.destination, deliveries.c.state)
             )
+            aside = select(func.count()).select_from(set_aside).where(set_aside.c.key != PURGED)
             states = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
             return Backlog(
                 jobs={state: count for state, count in states},  # noqa: C416
                 undelivered={(to, state): count for to, state, count in connection.execute(per_destination)},
                 queue_age_s=_age(connection.execute(queued).scalar(), now),
                 outbox_age_s=_age(connection.execute(waiting).scalar(), now),
-                set_aside=connection.execute(select(func.count()).select_from(set_aside)).scalar_one(),
+                set_aside=connection.execute(aside).scalar_one(),
             )
 
     def announce(self, name: str, detail: str = "") -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILMS = 4
+HOW_FAR = ("head", "forwarded")
+"""How far the audit log goes: copied before it."""
 
 
 def back_up(state: Path, backup: Path) -> None:
@@ -32,9 +34,13 @@ def back_up(state: Path, backup: Path) -> None:
         closing(sqlite3.connect(backup / "ledger.sqlite")) as target,
     ):
         source.backup(target)
+    (backup / "audit").mkdir()
+    for name in HOW_FAR:
+        if (state / "audit" / name).is_file():
+            shutil.copy2(state / "audit" / name, backup / "audit" / name)
     for name in ("spool", "outbox", "audit"):
         if (state / name).is_dir():
-            shutil.copytree(state / name, backup / name, dirs_exist_ok=True)
+            shutil.copytree(state / name, backup / name, ignore=shutil.ignore_patterns(*HOW_FAR), dirs_exist_ok=True)
 
 
 def made_by(pellucid: Sandbox) -> dict[str, str]:

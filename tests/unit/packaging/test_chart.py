@@ -23,7 +23,8 @@ PACS = {"peers": {"pacs": {"ae_title": "PACS", "host": "pacs.example", "port": 1
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "TLS alone": {"secrets": {"connections": "c", "tls": "t"}, "listener": {"plain": False}},
-    "CPU, no scaling": {"worker": {"device": "cpu", "gpus": 0}, "autoscaling": {"enabled": False}},
+    "CPU": {"worker": {"device": "cpu", "gpus": 0}},
+    "scaling": {"autoscaling": {"enabled": True, "minimum": 0}},
     "a long task": {"settings": {"worker": {"task_time_limit_s": 1800.0}, **PACS}},
     "everything": {
         "image": {"repository": "images.example/pellucid", "tag": "1"},
@@ -34,11 +35,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "listener": {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         "networkPolicy": {"peers": ["10.20.0.0/16"], "egress": [{"cidr": "10.20.1.5/32", "port": 104}]},
         "monitoring": {"podMonitor": True, "rules": True, "dashboard": True},
-        "autoscaling": {"redisPasswordKey": "redis-password", "redisUsernameKey": "redis-user", "redisTls": True},
+        "autoscaling": {
+            "enabled": True,
+            "redisPasswordKey": "redis-password",
+            "redisUsernameKey": "redis-user",
+            "redisTls": True,
+        },
     },
     "S3": {
         "s3": {"url": "s3://pellucid/site-a", "endpointUrl": "https://store:9000", "secret": "store", "ca": True},
         "settings": {"spool": {"timeout_s": 4.0}},
+    },
+    "STOW-RS, with a token": {
+        "settings": {"dicomweb": {"port": 8080}},
+        "networkPolicy": {"peers": ["10.20.0.0/16"]},
+        "extraEnv": [
+            {
+                "name": "PELLUCID__DICOMWEB__TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": "pellucid-peers", "key": "stow-token"}},
+            }
+        ],
+        "extraVolumes": [{"name": "peers", "secret": {"secretName": "pellucid-peers"}}],
+        "extraVolumeMounts": [{"name": "peers", "mountPath": "/etc/pellucid-peers", "readOnly": True}],
     },
     "S3 by role": {
         "s3": {
@@ -108,6 +126,7 @@ def test_no_pod_is_root_writes_its_root_or_knows_the_cluster(manifests: list[dic
 
 def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]], values: dict[str, Any]) -> None:
     with_keys = bool(values.get("s3", {}).get("secret"))
+    further = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in values.get("extraEnv", [])}
     assert not [entry for entry in manifests if entry["kind"] == "Secret"]
     for pod in pods(manifests).values():
         for container in pod["containers"]:
@@ -123,6 +142,7 @@ def test_secrets_come_from_secrets_that_exist(manifests: list[dict[str, Any]], v
                     if with_keys
                     else {}
                 ),
+                **further,
             }
 
 
@@ -140,15 +160,21 @@ def test_a_gpu_is_asked_for_only_with_cuda() -> None:
     (with_gpu,) = pods(render())["worker"]["containers"]
     assert with_gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert with_gpu["image"].endswith("-cuda")
-    (without,) = pods(render(VARIANTS["CPU, no scaling"]))["worker"]["containers"]
+    (without,) = pods(render(VARIANTS["CPU"]))["worker"]["containers"]
     assert "nvidia.com/gpu" not in without["resources"]["limits"]
     assert without["image"].endswith("-cpu")
 
 
 def test_the_scaler_reads_the_queues_that_are_used() -> None:
-    scaler = named(render(), "ScaledObject", f"{RELEASE}-worker")
+    manifests = render(VARIANTS["scaling"])
+    scaler = named(manifests, "ScaledObject", f"{RELEASE}-worker")
     assert tuple(entry["metadata"]["listName"] for entry in scaler["spec"]["triggers"]) == QUEUES
-    assert "replicas" not in named(render(), "Deployment", f"{RELEASE}-worker")["spec"]
+    assert "replicas" not in named(manifests, "Deployment", f"{RELEASE}-worker")["spec"]
+
+
+def test_no_operator_is_needed_unless_asked_for() -> None:
+    assert not {entry["kind"] for entry in render()} & OF_OPERATORS
+    assert named(render(), "Deployment", f"{RELEASE}-worker")["spec"]["replicas"] == 1
 
 
 def test_the_scaler_shows_redis_a_password_from_the_secret_and_no_manifest_has_it() -> None:
@@ -163,9 +189,10 @@ def test_the_scaler_shows_redis_a_password_from_the_secret_and_no_manifest_has_i
         # KEDA takes strings only.
         assert trigger["metadata"]["enableTLS"] == "true"
         assert {type(value) for value in trigger["metadata"].values()} == {str}
-    assert not [entry for entry in render() if entry["kind"] == "TriggerAuthentication"]
+    open_redis = render(VARIANTS["scaling"])
+    assert not [entry for entry in open_redis if entry["kind"] == "TriggerAuthentication"]
     with pytest.raises(helm_python.HelmError, match="no user without a password"):
-        render({"autoscaling": {"redisUsernameKey": "user"}})
+        render({"autoscaling": {"enabled": True, "redisUsernameKey": "user"}})
 
 
 def test_nobody_gets_in_until_peers_are_named() -> None:
@@ -185,6 +212,8 @@ def test_nobody_gets_in_until_peers_are_named() -> None:
         ({"networkPolicy": {"peers": ["everybody"]}}, "peers"),
         ({"s3": {"url": "https://store/bucket"}}, "url"),
         ({"s3": {"bucket": "b"}}, "bucket"),
+        ({"extraEnv": [{"value": "secret"}]}, "extraEnv"),
+        ({"migrate": {"to": "before"}}, "migrate"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(wrong: dict[str, Any], says: str) -> None:
@@ -220,6 +249,40 @@ def test_an_authority_without_a_secret_is_refused() -> None:
 def test_a_listener_without_any_port_is_refused() -> None:
     with pytest.raises(helm_python.HelmError, match="nothing would listen"):
         render({"listener": {"plain": False}})
+
+
+def test_revocation_lists_without_a_secret_are_refused() -> None:
+    with pytest.raises(helm_python.HelmError, match=r"secrets\.tls is empty"):
+        render({"secrets": {"connections": "c", "tlsCrl": True}})
+
+
+def test_a_port_for_stow_is_open_to_the_service_and_to_peers(tmp_path: Path) -> None:
+    manifests = render(VARIANTS["STOW-RS, with a token"])
+    found = settings(manifests, tmp_path).dicomweb
+    assert (found.host, found.port) == ("0.0.0.0", 8080)  # noqa: S104 -- a pod's own address, behind a NetworkPolicy
+    service = named(manifests, "Service", f"{RELEASE}-dicom")["spec"]
+    assert {"name": "dicomweb", "port": 8080, "targetPort": "dicomweb"} in service["ports"]
+    (rule,) = named(manifests, "NetworkPolicy", f"{RELEASE}-dicom")["spec"]["ingress"]
+    assert {"port": 8080} in rule["ports"]
+    (container,) = pods(manifests)["listener"]["containers"]
+    assert {"name": "dicomweb", "containerPort": 8080} in container["ports"]
+    assert "dicomweb" not in str(named(render(), "Service", f"{RELEASE}-dicom"))
+
+
+def test_every_pod_gets_further_volumes() -> None:
+    for pod in pods(render(VARIANTS["STOW-RS, with a token"])).values():
+        assert {"name": "peers", "secret": {"secretName": "pellucid-peers"}} in pod["volumes"]
+        (container,) = pod["containers"]
+        mounts = [entry["mountPath"] for entry in container["volumeMounts"]]
+        assert "/etc/pellucid-peers" in mounts
+
+
+def test_alerts_keep_installations_apart() -> None:
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        gathered = re.findall(r"\b(?:max|sum|group)\b[^(]*(?:\([^)]*\))?", rule["expr"])
+        assert gathered
+        assert all(" by (cluster, namespace" in part for part in gathered)
 
 
 def test_alerts_and_dashboard_name_metrics_that_exist(tmp_path: Path) -> None:
