@@ -104,7 +104,8 @@ class ServedAssociation:
         self._peer = replace(self._peer, calling_ae=request.calling_ae, called_ae=request.called_ae)
         rejection = request.rejection or self._service.admit(self._peer)
         if rejection:
-            log.warning("association from %s rejected: %s", self._peer.address, rejection.reason)
+            titles = f"{request.calling_ae!r} to {request.called_ae!r}"
+            log.warning("association from %s (%s) rejected: %s", self._peer.address, titles, rejection.reason)
             self._last_words(reject(rejection))
             return None
         self._answer_pdu_bytes = request.maximum_pdu_bytes
@@ -158,9 +159,9 @@ class ServedAssociation:
         if field == dimse.C_CANCEL and not has_data:
             # Nothing that we serve lasts long enough to be cancelled; the request has no response (PS3.7 9.3.2.3).
             return True
-        request = self._request_of(field, elements, context_id)
-        if isinstance(request.command, StoreCommand) and not has_data:
+        if field == dimse.C_STORE and not has_data:
             raise ProtocolError("a C-STORE without a data set")
+        request = self._request_of(field, elements, context_id)
         if has_data:
             self._request = request
         else:

@@ -78,7 +78,8 @@ attribute, private ones included, is kept as received, and nothing is coerced.
 ##### 4.2.1.3 Association acceptance policy
 
 The called AE title must be one that a pipeline serves; the calling AE title, its address and its certificate can be
-bound. Rejections:
+bound. The title that results are sent under (`sender.ae_title`) takes what peers report, and answers a C-STORE with
+0x0124. Rejections:
 
 $rejections
 

@@ -7,18 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
+from prometheus_client import CollectorRegistry
 
 from dicom_nodes.commands import Title
 from dicom_nodes.destinations import UnknownDestinationError, destination_of, find_peer
 from dicom_nodes.headers import is_uid
-from dicom_nodes.reception import Store
+from dicom_nodes.reception import Store, kept_open
 from dicom_nodes.requestor import Destination
 from dicom_nodes.retrieval import Archive, Inbox, missing, wait_for
+from dicom_nodes.witness import RecordingWitness
+from service.audit.trail import open_trail
 from service.cli import UsageError, settings_of
 from service.errors import DestinationError
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
+from service.metrics import ListenerMetrics
 from service.observe import configure_logging
+from service.pipelines import load_pipelines
 from service.spool import open_spool
 
 if TYPE_CHECKING:
@@ -76,27 +81,38 @@ def fetch_studies(settings: Settings, study: str, source: str, *, priors: int, c
     """Fetch a study and its patient's earlier ones.
 
     Raises:
-        UnknownDestinationError: the peer is in no section, or its certificates cannot be used.
+        UnknownDestinationError: the peer is in no section, or its certificates cannot be used; or no pipeline is
+            called by `called`.
     """
     peer = find_peer(settings, source)
+    _check_called(settings, called)
     engine = open_database(settings.database_url)
     arrivals = Arrivals(engine)
     spool = open_spool(settings)
     # The listener cleans up what dead processes left; here the folders alone are needed.
     spool.prepare()
-    store = Store(spool=spool, arrivals=arrivals, stored=lambda: None)
+    trail = open_trail(settings, "fetch")
+    witness = RecordingWitness(trail, ListenerMetrics(CollectorRegistry()))
+    store = Store(spool=spool, arrivals=arrivals, stored=lambda: None, witness=witness)
     archive = Archive(destination_of(settings, peer), move=peer.retrieve == "move")
     try:
-        wanted = [study]
-        found = [_fetch(settings, peer, archive, store, arrivals, study, called)]
-        if priors and found[0].listed:
-            wanted = [entry.study_instance_uid for entry in archive.earlier(study, limit=priors)]
-            found += [_fetch(settings, peer, archive, store, arrivals, uid, called) for uid in wanted]
+        with kept_open(store):
+            found = [_fetch(settings, peer, archive, store, arrivals, study, called)]
+            if priors and found[0].listed:
+                wanted = [entry.study_instance_uid for entry in archive.earlier(study, limit=priors)]
+                found += [_fetch(settings, peer, archive, store, arrivals, uid, called) for uid in wanted]
     except DestinationError as error:
         found = [Fetched(study_instance_uid=study, listed=0, missing=0, reason=str(error))]
     finally:
         engine.dispose()
     return found
+
+
+def _check_called(settings: Settings, called: str) -> None:
+    served = {settings.listener.ae_title}
+    served |= {title for pipeline in load_pipelines(settings) for title in pipeline.called_ae_titles}
+    if called not in served:
+        raise UnknownDestinationError(f"AE title '{called}' serves no pipeline; served are {', '.join(sorted(served))}")
 
 
 def _fetch(  # noqa: PLR0917 -- one caller, above

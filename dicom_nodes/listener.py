@@ -15,8 +15,8 @@ from dicom_nodes.notices import Notices
 from dicom_nodes.peers import Peers
 from dicom_nodes.ports import GRACE_S, bind_all, bind_web, end_all
 from dicom_nodes.reception import OPEN_FOR_S, Store
-from dicom_nodes.requests import Rejection
-from dicom_nodes.status import SOP_CLASS_NOT_SUPPORTED, Answer
+from dicom_nodes.requests import Refused, Rejection
+from dicom_nodes.status import NOT_AUTHORIZED, SOP_CLASS_NOT_SUPPORTED, Answer
 from dicom_nodes.witness import RecordingWitness
 from service.audit.trail import open_trail
 from service.health import Health, serve_health
@@ -64,9 +64,21 @@ class StorageService:
         calling: Collection[str],
         peers: Peers | None = None,
         notices: Notices | None = None,
+        reports_to: Collection[str] = (),
     ) -> None:
+        """Serve.
+
+        Args:
+            store: where instances go.
+            called: AE titles of ours that take instances.
+            calling: AE titles that may call; empty: any.
+            peers: who may, in detail.
+            notices: what takes what peers tell us.
+            reports_to: AE titles of ours that take such notices, and no instances: those that we send under.
+        """
         self._store = store
         self._notices = notices
+        self._reports_to = frozenset(reports_to)
         self._peers = peers or Peers({}, known_only=False)
         self._called = frozenset(called)
         self._calling = frozenset(calling)
@@ -74,7 +86,7 @@ class StorageService:
 
     def admit(self, peer: Peer) -> Rejection | None:
         """Check the AE titles, and whether the peer is who its title says."""
-        if peer.called_ae not in self._called:
+        if peer.called_ae not in self._called | self._reports_to:
             return CALLED_NOT_RECOGNISED
         if self._calling and peer.calling_ae not in self._calling:
             return CALLING_NOT_RECOGNISED
@@ -86,6 +98,8 @@ class StorageService:
 
     def begin(self, command: StoreCommand) -> Reception:
         """Receive an instance."""
+        if command.peer.called_ae not in self._called:
+            return Refused(Answer(status=NOT_AUTHORIZED, comment="this AE title takes no instances"))
         return self._store.begin(command)
 
     def notice(self, command: NoticeCommand, data: bytes) -> Answer:
@@ -137,6 +151,7 @@ class Listener:
         service = StorageService(
             self._store,
             called={settings.listener.ae_title, *titles},
+            reports_to={settings.sender.ae_title},
             calling=settings.listener.calling_ae_titles,
             peers=Peers(settings.peers, known_only=settings.listener.known_peers_only),
             notices=Notices(
@@ -146,7 +161,7 @@ class Listener:
             ),
         )
         self._servers = bind_all(settings, service, witness.turned_away)
-        self._web = bind_web(settings, self._store, titles) if settings.dicomweb.port else None
+        self._web = bind_web(settings, self._store, titles, witness.turned_away) if settings.dicomweb.port else None
         self._health = Health({"ledger": self._reports.answers, "spool": self._spool.check_space})
 
     def run(self, stop: threading.Event) -> None:

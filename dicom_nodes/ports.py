@@ -88,7 +88,7 @@ def bind(
         raise SettingsError(f"listener.host, {name}: cannot listen at {chosen.host}:{port}: {error.strerror}") from None
 
 
-def bind_web(settings: Settings, store: Store, titles: Collection[str]) -> WebServer:
+def bind_web(settings: Settings, store: Store, titles: Collection[str], turned_away: TurnedAway) -> WebServer:
     """Take the port of DICOMweb.
 
     Raises:
@@ -104,7 +104,7 @@ def bind_web(settings: Settings, store: Store, titles: Collection[str]) -> WebSe
     )
     try:
         return WebServer(
-            StowService(store, door),
+            StowService(store, door, turned_away),
             host=chosen.host,
             port=chosen.port,
             limits=WebLimits(
@@ -114,6 +114,7 @@ def bind_web(settings: Settings, store: Store, titles: Collection[str]) -> WebSe
                 slow_timeout_s=chosen.slow_timeout_s,
             ),
             allows=lambda address: permitted(address, settings.listener.networks()),
+            turned_away=turned_away,
         )
     except OSError as error:
         place = f"{chosen.host}:{chosen.port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from service.records import Instance
 from service.together import Together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dicom_nodes.headers import Header
     from dicom_nodes.requests import Reception, StoreCommand
@@ -198,3 +199,24 @@ def _check_uids(command: StoreCommand) -> None:
 def _logged(error: Exception) -> str:
     """Our own texts name no patient; others' may."""
     return str(error) if isinstance(error, PellucidError) else type(error).__name__
+
+
+@contextmanager
+def kept_open(store: Store) -> Iterator[None]:
+    """Renew the associations of a store meanwhile; for who has no listener that does."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(OPEN_FOR_S / 6):
+            try:
+                store.renew()
+            except Exception as error:  # noqa: BLE001 -- the ledger may be away for a while
+                log.warning("open associations could not be renewed: %s", type(error).__name__)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ AVAILABILITY = "1.2.840.10008.5.1.4.33"
 """Instance Availability Notification SOP Class."""
 ALL_COMMITTED, SOME_FAILED = 1, 2
 """Event types of Storage Commitment (PS3.4 table J.3-2)."""
+MAXIMUM_NOTICE_BYTES = 1 << 22
+"""Of the data set of a notice, which is held in memory; 20,000 references take 3 MB."""
 _AVAILABLE = frozenset({"", "ONLINE", "NEARLINE", "OFFLINE"})
 
 
@@ -93,16 +96,26 @@ def decode_notice(data: bytes, transfer_syntax_uid: str) -> Dataset:
     """Decode a short data set that a peer sent.
 
     Raises:
-        InvalidInstanceError: it is none.
+        InvalidInstanceError: it is none, or is longer than `MAXIMUM_NOTICE_BYTES` once it is inflated.
     """
     syntax = UID(transfer_syntax_uid)
     try:
-        dataset: Dataset = decode(BytesIO(data), syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        if syntax.is_deflated:
+            data = _inflated(data)
+        dataset: Dataset = decode(BytesIO(data), syntax.is_implicit_VR, syntax.is_little_endian)
         # Elements are converted when they are looked at: do it here, where it may fail.
         dataset.walk(lambda _dataset, _element: None)
     except Exception:  # noqa: BLE001 -- pydicom raises whatever garbage makes it raise
         raise InvalidInstanceError("a data set that cannot be read") from None
     return dataset
+
+
+def _inflated(data: bytes) -> bytes:
+    """Inflate (PS3.5 annex A.5) no more than a notice may have: 4 MB may stand for 4 GB."""
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAXIMUM_NOTICE_BYTES + 1)
+    if len(inflated) > MAXIMUM_NOTICE_BYTES:
+        raise InvalidInstanceError("a data set that is too long")
+    return inflated
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dicom_nodes import dimse
 from dicom_nodes.headers import is_uid
+from dicom_nodes.references import MAXIMUM_NOTICE_BYTES
 from dicom_nodes.status import RESOURCE_LIMITATION, SUCCESS, Answer
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from dicom_nodes.contexts import Acceptable
     from service.tls import Identity
-
-MAXIMUM_NOTICE_BYTES = 1 << 22
-"""Of the data set of a notice, which is held in memory; 20,000 references take 3 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from dicom_nodes.web_server import WebAnswer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from dicom_nodes.budgets import TurnedAway
     from dicom_nodes.multipart import PartSink
     from dicom_nodes.part10_stream import Meta
     from dicom_nodes.reception import Store
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from dicom_nodes.web_server import WebRequest
 
 log = logging.getLogger(__name__)
+
+_UNAUTHORIZED = 401
 
 _PATH = re.compile(r"(?:/dicom-web)?(?:/aets/(?P<aet>[^/]{1,16}))?/studies(?:/(?P<study>[^/]+))?")
 _JSON = "application/dicom+json"
@@ -59,15 +62,20 @@ class _Stored:
 class StowService:
     """Answers `POST /studies`."""
 
-    def __init__(self, store: Store, door: Door) -> None:
+    def __init__(
+        self, store: Store, door: Door, turned_away: TurnedAway = lambda _address, _kind, _reason: None
+    ) -> None:
         self._store = store
         self._door = door
+        self._turned_away = turned_away
 
     def answer(self, request: WebRequest, body: Iterator[bytes]) -> WebAnswer:
         """Store what a request holds; nothing is read of one that is refused."""
         refusal = self._refusal(request)
         if refusal is not None:
             log.warning("a request from %s was answered %d", request.address, refusal.status)
+            if refusal.status == _UNAUTHORIZED:
+                self._turned_away(request.address, "token", "the bearer token is not dicomweb.token")
             return refusal
         match = _PATH.fullmatch(request.path)
         peer = Peer(
@@ -103,7 +111,7 @@ class StowService:
         if self._door.token:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {self._door.token}".encode()):
-                return _text(401, "a bearer token is asked for", {"WWW-Authenticate": "Bearer"})
+                return _text(_UNAUTHORIZED, "a bearer token is asked for", {"WWW-Authenticate": "Bearer"})
         match = _PATH.fullmatch(request.path)
         if match is None or (match["study"] and not is_uid(match["study"])):
             return _text(404, "POST to /studies")

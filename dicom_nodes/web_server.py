@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from dicom_nodes.budgets import TurnedAway
+
 log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 18
@@ -72,6 +74,7 @@ class WebServer:
         port: int,
         limits: WebLimits,
         allows: Callable[[str], bool] = lambda _address: True,
+        turned_away: TurnedAway = lambda _address, _kind, _reason: None,
     ) -> None:
         """Bind the port; `start` begins to accept.
 
@@ -80,6 +83,7 @@ class WebServer:
         """
         self._service = service
         self._allows = allows
+        self._turned_away = turned_away
         self._limits = limits
         self._places = Places(limits)
         self._stopping = threading.Event()
@@ -105,8 +109,7 @@ class WebServer:
     def _accept(self) -> None:
         for connection, address in connections(self._socket, self._stopping):
             conversation = _Conversation(Wire(connection), address, self._service, self._limits)
-            if not self._allows(address) or not self._places.take(conversation):
-                log.warning("connection from %s closed: not permitted, or too many at once", address)
+            if not self._admits(address, conversation):
                 connection.close()
                 continue
             try:
@@ -115,6 +118,17 @@ class WebServer:
                 log.warning("connection from %s closed: there is no thread for it", address)
                 self._places.give_back(conversation)
                 connection.close()
+
+    def _admits(self, address: str, conversation: _Conversation) -> bool:
+        if not self._allows(address):
+            log.warning("connection from %s closed: not permitted", address)
+            self._turned_away(address, "address", "the address is not among listener.addresses")
+        elif not self._places.take(conversation):
+            log.warning("connection from %s closed: too many at once", address)
+            self._turned_away(address, "limit", "too many connections at once")
+        else:
+            return True
+        return False
 
     def _serve(self, connection: socket.socket, conversation: _Conversation) -> None:
         address = conversation.address

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ from service.files import make_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_FOREIGN_AFTER_S = 86_400.0
 
 
 def new_part(folder: Path) -> Path:
@@ -27,15 +32,18 @@ def prepare(folder: Path) -> int:
         How many files were removed.
     """
     make_directory(folder)
-    stale = [path for path in folder.glob("*.part") if _is_stale(path.name)]
+    stale = [path for path in folder.glob("*.part") if _is_stale(path)]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
 
 
-def _is_stale(name: str) -> bool:
-    host, pid, _ = name.rsplit("-", 2)
+def _is_stale(path: Path) -> bool:
+    host, pid, _ = path.name.rsplit("-", 2)
     if host != socket.gethostname() or not pid.isdigit():
+        # Of another machine, or of a container that is no more: nothing takes a day to arrive.
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime > _FOREIGN_AFTER_S
         return False
     # A process that has just begun owns nothing yet; in a container it often has its predecessor's number.
     return int(pid) == os.getpid() or not psutil.pid_exists(int(pid))

@@ -56,6 +56,7 @@ def station(
     limits: Limits | None = None,
     called: Collection[str] = (AE,),
     calling: Collection[str] = (),
+    reports_to: Collection[str] = (),
     allows: Callable[[str], bool] = lambda _address: True,
     minimum_free_bytes: int = 0,
     spool_root: Path | None = None,
@@ -69,7 +70,7 @@ def station(
     woken: list[bool] = []
     store = Store(spool=spool, arrivals=arrivals, stored=lambda: woken.append(True))
     server = Server(
-        StorageService(store, called=called, calling=calling),
+        StorageService(store, called=called, calling=calling, reports_to=reports_to),
         host="127.0.0.1",
         port=0,
         limits=limits or Limits(association_timeout_s=2.0, network_timeout_s=4.0),
@@ -119,7 +120,7 @@ def command_set(elements: dict[int, bytes]) -> bytes:
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
 
-def store_request(sop_instance: bytes, sop_class: bytes = CR.encode()) -> bytes:
+def store_request(sop_instance: bytes, sop_class: bytes = CR.encode(), *, data_set: bool = True) -> bytes:
     """Encode a C-STORE request with whatever UIDs."""
     even = [uid + b"\x00" * (len(uid) % 2) for uid in (sop_class, sop_instance)]
     return command_set(
@@ -128,7 +129,7 @@ def store_request(sop_instance: bytes, sop_class: bytes = CR.encode()) -> bytes:
             0x0100: struct.pack("<H", 0x0001),
             0x0110: struct.pack("<H", 1),
             0x0700: struct.pack("<H", 2),
-            0x0800: struct.pack("<H", 0),
+            0x0800: struct.pack("<H", 0 if data_set else 0x0101),
             0x1000: even[1],
         }
     )

@@ -34,10 +34,16 @@ class Entrance:
         self.spool = Spool(folder / "spool", minimum_free_bytes=limits.pop("minimum_free_bytes", 0))
         self.spool.prepare()
         store = Store(spool=self.spool, arrivals=self.arrivals, stored=lambda: None)
+        allows = limits.pop("allows", lambda _address: True)
         web = limits.pop("web", WebLimits(connections=4, connections_per_address=4))
         door = Door(called=("PELLUCID", "OTHER"), default_called="PELLUCID", calling="STOW", **limits)
-        self.server = WebServer(StowService(store, door), host="127.0.0.1", port=0, limits=web)
+        self.turned_away: list[tuple[str, str]] = []
+        service = StowService(store, door, self._hear)
+        self.server = WebServer(service, host="127.0.0.1", port=0, limits=web, allows=allows, turned_away=self._hear)
         self.server.start()
+
+    def _hear(self, address: str, kind: str, _reason: str) -> None:
+        self.turned_away.append((address, kind))
 
     @property
     def url(self) -> str:

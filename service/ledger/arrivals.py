@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _UIDS_AT_ONCE = 500
+_ANNOUNCED_S = 7 * 86_400.0
+"""So long an announcement is good for."""
 # Built once: that takes longer than running it, and it runs for every instance.
 _OBJECT = select(objects.c.job_id).where(objects.c.sop_instance_uid == bindparam("uid"))
 _INPUTS = (
@@ -197,6 +199,8 @@ class Arrivals(Ledger):
     def announce(self, study_instance_uid: str, sop_instance_uids: Collection[str]) -> None:
         """Note what a study consists of: as soon as all of it is here, the study is complete."""
         with self.writing() as connection:
+            # What never came whole, or was announced when it was complete, is not kept for ever.
+            connection.execute(delete(announced).where(announced.c.announced_at < self.clock() - _ANNOUNCED_S))
             rows = [{"study_instance_uid": study_instance_uid, "sop_instance_uid": uid} for uid in sop_instance_uids]
             insert_all_missing(connection, announced, [{**row, "announced_at": self.clock()} for row in rows])
 
@@ -227,13 +231,19 @@ def inputs_of(connection: Connection, job_id: str) -> list[Instance]:
 
 
 def _all_announced_are_here() -> ColumnElement[bool]:
-    """Of the study of the enclosing query; a study that nobody announced is not meant."""
+    """Of the study and title of the enclosing query; a study that nobody announced is not meant.
+
+    Nor one of which more came than was announced: what a PACS said of a study yesterday does not tell when today's
+    series is whole.
+    """
     of_study = announced.c.study_instance_uid == studies.c.study_instance_uid
-    missing = exists().where(
-        of_study,
-        ~exists().where(instances.c.sop_instance_uid == announced.c.sop_instance_uid),
+    here = and_(
+        arrivals.c.study_instance_uid == studies.c.study_instance_uid, arrivals.c.called_ae == studies.c.called_ae
     )
-    return and_(exists().where(of_study), ~missing)
+    same = arrivals.c.sop_instance_uid == announced.c.sop_instance_uid
+    missing = exists().where(of_study, ~exists().where(here, same).correlate(studies, announced))
+    more = exists().where(here, ~exists().where(of_study, same).correlate(studies, arrivals))
+    return and_(exists().where(of_study), ~missing, ~more)
 
 
 def _instance_row(instance: Instance) -> dict[str, object]:

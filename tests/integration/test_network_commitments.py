@@ -8,6 +8,9 @@ import pytest
 from faults.archives import FaultyArchive
 from faults.commitments import CommittingArchive
 
+from dicom_nodes.client import echo, send_files
+from service.errors import DestinationError
+from tests.network import station, write_image
 from tests.sending import Desk, finished_job, listening, settings_for
 from tests.waiting import comes_true
 from workers.sandbox import free_port
@@ -83,3 +86,14 @@ def test_an_archive_that_changes_what_it_keeps_is_found_out_and_not_sent_it_agai
         archive.stop()
     assert len(archive.requests) == 2
     assert all(reason.endswith("SeriesDescription (0008,103E)") for reason in desk.column("reason"))
+
+
+def test_the_title_that_we_send_under_takes_reports_and_no_instances(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.dcm")
+    with station(tmp_path, reports_to=("SENDER",)) as running:
+        echo("127.0.0.1", running.port, "SENDER", "PACS")
+        (outcome,) = send_files([path], "127.0.0.1", running.port, "SENDER", "PACS")
+        assert outcome.status == 0x0124
+        with pytest.raises(DestinationError, match="Called AE"):
+            echo("127.0.0.1", running.port, "NOBODY", "PACS")
+        assert running.files() == []

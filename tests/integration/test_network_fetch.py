@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from dicom_nodes.client import send_files
 from dicom_nodes.references import AVAILABILITY
+from service.audit.trail import open_log
 from service.cli import cli
 from service.ledger.arrivals import Arrivals
 from service.ledger.database import open_database
@@ -132,6 +133,16 @@ def test_fetched_files_are_as_the_archive_holds_them(pacs: Orthanc, films: list[
     for path in kept:
         dataset = dcmread(path)
         assert dataset == originals[str(dataset.SOPInstanceUID)]
+
+
+def test_a_fetch_is_in_the_audit_trail_and_for_a_title_that_is_served(pacs: Orthanc, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, ae_title="ORTHANC", url=pacs.url)
+    typo = fetch(settings, "1.2.10", "--called", "PELUCID")
+    assert typo.exit_code == 2
+    assert "'PELUCID' serves no pipeline; served are PELLUCID" in typo.output
+    assert fetch(settings, "1.2.10").exit_code == 0
+    kinds = [record.kind for record, _ in open_log(settings).records() if record.study == "1.2.10"]
+    assert kinds == ["receiving", "received"]
 
 
 @pytest.mark.parametrize("way", ["url", "get"])

@@ -84,11 +84,13 @@ def test_garbage_inside_an_association_ends_only_that_association(listener: Stat
         data_pdu(b"data set without a command", 2),
         struct.pack(">BBL", 4, 0, 6) + bytes(6),
         data_pdu(bytes(20000), 1),
+        data_pdu(store_request(b"1.2.3", data_set=False), 3),
     ):
         connection = established(listener)
         connection.sendall(garbage)
         assert connection.recv(100)[:1] == b"\x07"
         connection.close()
+    assert listener.files() == []
     assert_serves(listener)
     assert comes_true(lambda: listener.server.open_associations() == [], 5.0)
 

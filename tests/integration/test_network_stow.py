@@ -131,6 +131,7 @@ def test_without_the_token_nothing_is_taken(tmp_path: Path) -> None:
         body = multipart(image(tmp_path, "1.2.3.4"))
         assert door.post(body).status_code == 401
         assert door.post(body, headers={"Authorization": "Bearer sesam"}).status_code == 401
+        assert door.turned_away == [("127.0.0.1", "token")] * 2
         assert door.files() == []
         assert door.post(body, headers={"Authorization": "Bearer sesame"}).status_code == 200
 
@@ -284,3 +285,10 @@ def test_a_request_that_two_servers_could_read_in_two_ways_is_answered_once_and_
     assert answer.count(b"HTTP/1.1") <= 1
     assert not answer or answer[9:10] in b"45"
     assert door.files() == []
+
+
+def test_an_address_that_is_not_permitted_is_turned_away_and_noted(tmp_path: Path) -> None:
+    with entrance(tmp_path, allows=lambda _address: False) as door:
+        with pytest.raises(httpx.HTTPError):
+            door.post(multipart())
+        assert door.turned_away == [("127.0.0.1", "address")]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
 from io import BytesIO
 
 import pytest
@@ -11,6 +14,7 @@ from pydicom.filewriter import write_dataset
 
 from dicom_nodes.commitment import failure
 from dicom_nodes.references import (
+    MAXIMUM_NOTICE_BYTES,
     commitment_request,
     decode_notice,
     read_availability,
@@ -91,3 +95,21 @@ def test_a_damaged_notice_is_read_or_refused(position: int, damage: bytes) -> No
         read_commitment_report(decode_notice(bytes(data), IMPLICIT))
     except InvalidInstanceError:
         assert data
+
+
+def test_a_deflated_notice_is_read_and_one_that_swells_is_refused() -> None:
+    deflated = "1.2.840.10008.1.2.1.99"
+
+    def packed(data: bytes) -> bytes:
+        press = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return press.compress(data) + press.flush()
+
+    element = struct.pack("<HH2sH", 0x0008, 0x1195, b"UI", 4) + b"1.7\0"
+    assert decode_notice(packed(element), deflated).TransactionUID == "1.7"
+    bomb = packed(bytes(1 << 28))
+    assert len(bomb) < MAXIMUM_NOTICE_BYTES
+    tracemalloc.start()
+    with pytest.raises(InvalidInstanceError):
+        decode_notice(bomb, deflated)
+    assert tracemalloc.get_traced_memory()[1] < 4 * MAXIMUM_NOTICE_BYTES
+    tracemalloc.stop()

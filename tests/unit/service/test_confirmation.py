@@ -106,6 +106,28 @@ def test_an_announced_study_is_complete_when_all_of_it_is_here(books: Books) -> 
     assert books.arrivals.complete_studies(quiet_period_s=10) == []
 
 
+def test_what_was_announced_of_a_study_says_nothing_of_what_comes_later(books: Books) -> None:
+    books.arrive("1.1")
+    books.arrivals.close_association("a")
+    books.clock.now += 11
+    (complete,) = books.arrivals.complete_studies(quiet_period_s=10)
+    books.work.complete_study(*complete, [])
+    # The PACS says so late; hours later another series begins to come.
+    books.arrivals.announce("1.2.3", ["1.1"])
+    books.arrive("1.2")
+    assert books.arrivals.complete_studies(quiet_period_s=10) == []
+    books.arrivals.close_association("a")
+    books.clock.now += 11
+    assert len(books.arrivals.complete_studies(quiet_period_s=10)) == 1
+
+
+def test_a_study_is_whole_for_the_title_that_has_all_of_it(books: Books) -> None:
+    books.arrivals.announce("1.2.3", ["1.1", "1.2"])
+    for uid, title in (("1.1", "A"), ("1.2", "A"), ("1.1", "B")):
+        books.arrive(uid, called_ae=title)
+    assert [entry[1] for entry in books.arrivals.complete_studies(quiet_period_s=10)] == ["A"]
+
+
 def test_a_ledger_of_the_first_schema_is_brought_up_to_date_with_its_rows(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     engine = open_database(url)

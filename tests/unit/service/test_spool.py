@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from service.errors import DamagedFileError, OutOfSpaceError
 from service.outbox import Outbox
 from service.records import Instance
 from service.spool import Spool
+from service.staging import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,3 +211,12 @@ def test_an_orphan_that_got_its_row_goes_back_with_the_next_search(spool: Spool,
     assert spool.set_orphans_aside({known}.intersection) == 0
     assert storage.find(f"instances/{known}") is not None
     assert [entry.key for entry in spool.orphans()] == ["orphans/" + unknown.replace("/", "-")]
+
+
+def test_what_a_machine_that_is_no_more_left_half_received_goes_after_a_day(tmp_path: Path) -> None:
+    for name, age_s in (("gone-7-ab.part", 90_000), ("busy-7-ab.part", 60)):
+        part = tmp_path / name
+        part.write_bytes(b"half")
+        os.utime(part, (time.time() - age_s,) * 2)
+    assert prepare(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["busy-7-ab.part"]
