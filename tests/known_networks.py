@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import white_box
 from torch import nn
+
+if TYPE_CHECKING:
+    from service.model_card import ModelCard
 
 ROWS, COLUMNS = 48, 64
 
@@ -49,6 +54,7 @@ class Asked:
 
     inside: nn.Module
     network: None = None
+    card: ModelCard = field(default_factory=lambda: white_box.classifier(None).card)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def logits(self, batch: torch.Tensor) -> torch.Tensor:

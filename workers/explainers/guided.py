@@ -13,6 +13,7 @@ from service.errors import UnsupportedMethodError
 from workers.explainers.batching import out_of_memory
 from workers.explainers.cam import GradCam, activation_map
 from workers.explainers.copies import graph_copy
+from workers.explainers.evidence import evidence
 from workers.explainers.gradients import on_places
 from workers.explainers.graph import Kind, kind
 from workers.interfaces import Explanation
@@ -20,6 +21,7 @@ from workers.interfaces import Explanation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.model_card import ModelCard
     from workers.interfaces import Classifier
 
 
@@ -73,7 +75,7 @@ def guided_backpropagation(classifier: Classifier, batch: torch.Tensor, labels: 
     for device in dict.fromkeys((classifier.device, torch.device("cpu"))):
         interpreter = _Guided(graph_copy(classifier, device))
         try:
-            found = _guided(interpreter, batch.to(device), labels)
+            found = _guided(interpreter, classifier.card, batch.to(device), labels)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -86,10 +88,10 @@ def guided_backpropagation(classifier: Classifier, batch: torch.Tensor, labels: 
     raise UnsupportedMethodError("there is not enough memory for a guided backward pass")
 
 
-def _guided(interpreter: _Guided, batch: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
+def _guided(interpreter: _Guided, card: ModelCard, batch: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
     with torch.enable_grad():
         leaf = batch.detach().clone().requires_grad_()
-        logits = interpreter.run(leaf)
+        logits = evidence(card, interpreter.run(leaf))
         found = [torch.autograd.grad(logits[0, label], leaf, retain_graph=True)[0][0] for label in labels]
     return torch.stack(found).float().cpu()
 

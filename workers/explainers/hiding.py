@@ -10,10 +10,12 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from workers.explainers.batching import Forwards
+from workers.explainers.evidence import evidence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from workers.explainers.batching import Make
     from workers.interfaces import Classifier
 
 REPLACEMENTS = ("dark", "mean", "blur")
@@ -64,6 +66,7 @@ class HiddenImage:
     """
 
     def __init__(self, classifier: Classifier, batch: torch.Tensor, kind: str) -> None:
+        self._card = classifier.card
         self._image = batch.detach()
         self._hidden = replacement(self._image, kind)
         self.space = tuple(batch.shape[2:])
@@ -85,7 +88,7 @@ class HiddenImage:
             masks = rows[start:end].to(device)[:, where.to(device)].unsqueeze(1)
             return torch.where(masks, self._image.to(device), self._hidden.to(device))
 
-        return self.forwards(len(shown), make)
+        return self._answers(len(shown), make)
 
     def by_masks(self, masks: torch.Tensor) -> NDArray[np.float64]:
         """Return logits, float64 (count, labels), with the image faded.
@@ -98,4 +101,7 @@ class HiddenImage:
             faded = masks[start:end].to(device, torch.float32).unsqueeze(1)
             return torch.lerp(self._hidden.to(device), self._image.to(device), faded)
 
-        return self.forwards(len(masks), make)
+        return self._answers(len(masks), make)
+
+    def _answers(self, count: int, make: Make) -> NDArray[np.float64]:
+        return np.asarray(evidence(self._card, torch.from_numpy(self.forwards(count, make))).numpy())

@@ -14,6 +14,7 @@ from torch import nn
 from service.errors import ModelError, UnsupportedMethodError
 from workers.explainers.batching import out_of_memory
 from workers.explainers.copies import State, differentiable, gradient_copy, safe_dtype, weights_state
+from workers.explainers.evidence import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +117,7 @@ def _forward(classifier: Classifier, network: nn.Module, batch: torch.Tensor, la
     try:
         with torch.enable_grad(), _output(classifier, network, layer) as kept:
             leaf = batch.detach().clone().requires_grad_()
-            logits = network(leaf)
+            logits = evidence(classifier.card, network(leaf))
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
@@ -172,6 +173,7 @@ class Gradients:
 
     def __init__(self, classifier: Classifier, shape: Sequence[int], precision: str) -> None:
         self._network = differentiable(classifier)
+        self._card = classifier.card
         self._device = classifier.device
         self._size = LARGEST.get(self._device.type, LARGEST["cpu"])
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or safe_dtype(
@@ -197,8 +199,7 @@ class Gradients:
 
         def forward(part: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode():
-                logits: torch.Tensor = network(part.to(self._device))
-                return logits.double().cpu()
+                return evidence(self._card, network(part.to(self._device)).double()).cpu()
 
         return torch.cat([answer.clone() for _, answer in self._batches(inputs, forward)])
 
@@ -220,7 +221,7 @@ class Gradients:
         network = gradient_copy(self._network, self.dtype, self._device)
         with torch.enable_grad():
             leaf = part.detach().to(self._device, copy=True).requires_grad_()
-            logits = network(leaf)[:, list(labels)]
+            logits = evidence(self._card, network(leaf))[:, list(labels)]
             found = [
                 torch.autograd.grad(logits[:, column].sum(), leaf, retain_graph=column + 1 < len(labels))[0]
                 for column in range(len(labels))

@@ -12,6 +12,7 @@ from service.results import Measure
 from workers.explainers.batching import out_of_memory
 from workers.explainers.bounds import real
 from workers.explainers.copies import graph_copy
+from workers.explainers.evidence import contrast
 from workers.explainers.gradients import on_places
 from workers.explainers.relevance_flow import Composite, propagate
 from workers.explainers.relevance_rules import AlphaBeta, Epsilon, Flat, Gamma
@@ -73,8 +74,9 @@ class _Relevance:
             graph = graph_copy(classifier, device)
             try:
                 with torch.no_grad():
-                    logits = graph(batch.to(device))[0, list(labels)]
-                return propagate(graph, batch.to(device), labels, self._composite), logits
+                    outputs = graph(batch.to(device))[0]
+                weights = contrast(classifier.card, outputs, labels)
+                return propagate(graph, batch.to(device), weights, self._composite), weights @ outputs
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

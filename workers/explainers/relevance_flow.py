@@ -14,7 +14,7 @@ from workers.explainers.graph import Evaluated, Kind, described, kind
 from workers.explainers.relevance_rules import Operation, Rule, redistribute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 _DENSE = (nn.Linear, F.linear)
 
@@ -31,13 +31,13 @@ class Composite:
     """Linear layers without places."""
 
 
-def propagate(graph: fx.GraphModule, batch: torch.Tensor, labels: Sequence[int], rules: Composite) -> torch.Tensor:
-    """Return the relevance of the input for each label, (labels, channels, ...); each sums to the label's logit.
+def propagate(graph: fx.GraphModule, batch: torch.Tensor, weights: torch.Tensor, rules: Composite) -> torch.Tensor:
+    """Return the relevance of the input for each sum of outputs, (sums, channels, ...); each adds up to its sum.
 
     Args:
         graph: the network, as a graph of operations.
         batch: one input, (1, channels, ...), on the graph's device.
-        labels: columns of the output.
+        weights: of the outputs in each sum, (sums, labels); see `workers.explainers.evidence.contrast`.
         rules: how layers share out relevance.
 
     Raises:
@@ -45,10 +45,8 @@ def propagate(graph: fx.GraphModule, batch: torch.Tensor, labels: Sequence[int],
     """
     evaluated = Evaluated(graph)
     with torch.no_grad():
-        logits = evaluated.run(batch.detach().expand(len(labels), *batch.shape[1:]).contiguous())
-    start = torch.zeros_like(logits)
-    rows = range(len(labels))
-    start[rows, list(labels)] = logits[rows, list(labels)]
+        logits = evaluated.run(batch.detach().expand(len(weights), *batch.shape[1:]).contiguous())
+    start = weights.to(logits) * logits
     nodes = list(graph.graph.nodes)
     relevance: dict[fx.Node, torch.Tensor] = {nodes[-1].all_input_nodes[0]: start}
     first = _first_layers(graph)

@@ -11,7 +11,7 @@ from service.errors import UnsupportedMethodError
 from workers.explainers.graph import Kind, described, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -107,7 +107,7 @@ def _sees_tensors(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
 
 
 def rescaled_multipliers(
-    graph: fx.GraphModule, batch: torch.Tensor, baselines: torch.Tensor, labels: Sequence[int]
+    graph: fx.GraphModule, batch: torch.Tensor, baselines: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return multipliers and what each, times image less baseline, should sum to.
 
@@ -117,10 +117,10 @@ def rescaled_multipliers(
         graph: the network, as a graph of operations.
         batch: one input, (1, channels, ...).
         baselines: (count, channels, ...).
-        labels: columns of the output.
+        weights: of the outputs in each sum, (sums, labels); see `workers.explainers.evidence.contrast`.
 
     Returns:
-        Multipliers (labels, count, channels, ...) and differences of the logits (labels, count).
+        Multipliers (sums, count, channels, ...) and differences of the sums (sums, count).
 
     Raises:
         UnsupportedMethodError: the network has an operation that is neither linear nor one of those known to bend.
@@ -132,6 +132,7 @@ def rescaled_multipliers(
         logits = rescaled.run(torch.cat([images, baselines.detach()]))
         # It holds the answer, whose history holds the bends, which hold it: no collector of garbage sees through that.
         rescaled.env.clear()
-        found = [torch.autograd.grad(logits[:count, label].sum(), images, retain_graph=True)[0] for label in labels]
-    changes = (logits[:count] - logits[count:]).detach()[:, list(labels)].T
+        sums = logits @ weights.to(logits).T
+        found = [torch.autograd.grad(column[:count].sum(), images, retain_graph=True)[0] for column in sums.T]
+    changes = (sums[:count] - sums[count:]).detach().T
     return torch.stack(found), changes

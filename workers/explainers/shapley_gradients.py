@@ -13,6 +13,7 @@ from workers.explainers.baselines import REFERENCES, references
 from workers.explainers.batching import out_of_memory
 from workers.explainers.bounds import choice, real, whole
 from workers.explainers.copies import PRECISIONS, graph_copy
+from workers.explainers.evidence import contrast
 from workers.explainers.gradients import BACKWARD, Means, on_places
 from workers.explainers.passes import Gradients
 from workers.explainers.rescale import rescaled_multipliers
@@ -179,7 +180,10 @@ def deep_shap(
         some = baselines[at : at + size].to(device)
         answer = None
         try:
-            answer = rescaled_multipliers(graph_copy(classifier, device), batch.to(device), some, labels)
+            graph = graph_copy(classifier, device)
+            with torch.no_grad():
+                weights = contrast(classifier.card, graph(batch.to(device))[0], labels)
+            answer = rescaled_multipliers(graph, batch.to(device), some, weights)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+import white_box
 from torch import nn
 
 from service.errors import UnsupportedMethodError
@@ -22,6 +23,7 @@ from workers.phantom.film import make_phantom
 from workers.preprocess import standardize
 
 if TYPE_CHECKING:
+    from service.model_card import ModelCard
     from workers.interfaces import Explainer
 
 SPACE = (24, 32)
@@ -53,6 +55,7 @@ class Scarce:
     inside: nn.Module = field(default_factory=Normed)
     network: nn.Module | None = None
     holds: int = 10**9
+    card: ModelCard = field(default_factory=lambda: white_box.classifier(None).card)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     sizes: list[int] = field(default_factory=list)
 

@@ -43,7 +43,10 @@ def test_every_rule_agrees_with_captum_on_a_plain_network(ours: Rule, theirs: ob
     label = int(network(image).argmax())
     assert float(network(image)[0, label]) > 0
     found = propagate(
-        torch.fx.symbolic_trace(network), image, [label], Composite(first=ours, convolution=ours, dense=ours)
+        torch.fx.symbolic_trace(network),
+        image,
+        torch.eye(network[-1].out_features)[[label]],
+        Composite(first=ours, convolution=ours, dense=ours),
     )
     # captum refuses Flatten, so its twin flattens in its forward pass.
     twin = Flattening(network)
@@ -170,7 +173,8 @@ def test_each_method_has_the_rules_that_its_document_tells(
     loaded, image = classifier(Plain(), "4"), batch()
     (explanation,) = explainer.explain(loaded, image, [0])
     rules = Composite(first=first, convolution=convolution, dense=dense)
-    expected = propagate(torch.fx.symbolic_trace(loaded.network), image, [0], rules)[0, 0]
+    first_label = torch.eye(len(loaded.card.labels))[[0]]
+    expected = propagate(torch.fx.symbolic_trace(loaded.network), image, first_label, rules)[0, 0]
     torch.testing.assert_close(explanation.map, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
 
 
