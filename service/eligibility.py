@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[A-Z]+")
 _LATERAL_WORDS = frozenset({"LAT", "LATERAL", "LL", "RL", "SEITLICH", "PROFIL", "PROFILE"})
 _FRONTAL_WORDS = frozenset({"PA", "AP", "FRONTAL"})
-_ANIMAL_WORDS = frozenset(
-    {"CANINE", "FELINE", "EQUINE", "BOVINE", "VET", "VETERINARY", "DOG", "CAT", "HORSE", "CANIS", "FELIS"}
-)
+_ANIMAL_WORDS = frozenset({"CANINE", "FELINE", "EQUINE", "BOVINE", "VET", "VETERINARY", "CANIS", "FELIS"})
+"""No dog and no cat: people are bitten by the one, and scanned in the other's name."""
 _CODE = re.compile(r"[A-Z0-9 _./+-]{1,32}")
 """More than a code string may hold (PS3.5 section 6.2), since devices write more; no controls, and no name's carets."""
 _HUMAN = frozenset({"", "HOMO SAPIENS", "HUMAN"})
@@ -31,6 +30,10 @@ films that were converted from other formats say WSD too, so that alone is no re
 _RESULTS = frozenset({"SEG", "RWV", "RTDOSE"})
 """Modalities of what has pixels, and is computed."""
 _SIDES = frozenset("AP")
+_FRONTAL = frozenset({"PA", "AP"})
+_DIRECTION = re.compile(r"[RLAPHF]{1,3}")
+_UPRIGHT = ["L", "F"]
+"""Towards the patient's left along a row, towards the feet along a column (PS3.3 section C.7.6.1.1.1)."""
 
 
 def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequence[str]) -> str | None:
@@ -46,6 +49,7 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
         _modality(header, rules.modalities),
         _pixels(header),
         _conversion(header),
+        _raw(header),
         _species(header),
         _body_part(header, rules.body_parts),
         _view(header, rules.views),
@@ -56,8 +60,13 @@ def reason_not_to_read(header: ImageHeader, rules: Eligibility, modalities: Sequ
 
 
 def is_result(header: ImageHeader) -> bool:
-    """Tell whether an instance is no image that somebody took: a report, marks, what a program or workstation made."""
-    return header.rows < 1 or header.columns < 1 or header.modality in _RESULTS or bool(_conversion(header))
+    """Tell whether an instance is no image that somebody looks at.
+
+    That is a report, marks, what a program or workstation made, or what a detector gave for processing.
+    """
+    if header.rows < 1 or header.columns < 1 or header.modality in _RESULTS:
+        return True
+    return header.for_processing or bool(_conversion(header))
 
 
 def _modality(header: ImageHeader, accepted: Sequence[str]) -> str | None:
@@ -82,8 +91,12 @@ def _conversion(header: ImageHeader) -> str | None:
     return f"a picture made {made} (conversion type {header.conversion_type}), no film" if made else None
 
 
+def _raw(header: ImageHeader) -> str | None:
+    return "raw data FOR PROCESSING: the image for presentation is read" if header.for_processing else None
+
+
 def _species(header: ImageHeader) -> str | None:
-    if header.species.upper() not in _HUMAN or _words(header) & _ANIMAL_WORDS:
+    if header.species.upper() not in _HUMAN or _words((*header.descriptions, header.study_description)) & _ANIMAL_WORDS:
         return "the image is of an animal, by its species or description"
     return None
 
@@ -98,15 +111,27 @@ def _view(header: ImageHeader, accepted: Sequence[str]) -> str | None:
     if not accepted:
         return None
     reads = f"this model reads {', '.join(accepted)} views"
-    if header.view_position:
-        return None if header.view_position.upper() in accepted else f"view {_code(header.view_position)}: {reads}"
-    first = header.patient_orientation[0][:1] if header.patient_orientation else ""
-    if first in _SIDES:
+    if header.view_position and header.view_position.upper() not in accepted:
+        return f"view {_code(header.view_position)}: {reads}"
+    stated = [_DIRECTION.fullmatch(value.upper()) for value in header.patient_orientation]
+    directions = [match[0][0] for match in stated if match]
+    if _SIDES & set(directions):
         return f"a lateral view, by its patient orientation: {reads}"
-    words = _words(header)
-    if words & _LATERAL_WORDS and not words & _FRONTAL_WORDS:
+    if _FRONTAL & set(accepted) and len(directions) == len(_UPRIGHT) and directions != _UPRIGHT:
+        shown = "\\".join(directions)
+        return f"stored turned or mirrored, by its patient orientation {shown}: this model reads upright films"
+    if not header.view_position and _is_lateral(header):
         return f"a lateral view, by its description: {reads}"
     return None
+
+
+def _is_lateral(header: ImageHeader) -> bool:
+    """Ask the series first: a study of two views has both in its description."""
+    for texts in (header.descriptions, (header.study_description,)):
+        words = _words(texts)
+        if words & (_LATERAL_WORDS | _FRONTAL_WORDS):
+            return not words & _FRONTAL_WORDS
+    return False
 
 
 def _size(header: ImageHeader, rules: Eligibility) -> str | None:
@@ -131,5 +156,5 @@ def _code(value: str) -> str:
     return value.upper() if _CODE.fullmatch(value.upper()) else "that is no code"
 
 
-def _words(header: ImageHeader) -> frozenset[str]:
-    return frozenset(word for text in header.descriptions for word in _WORD.findall(text.upper()))
+def _words(texts: Sequence[str]) -> frozenset[str]:
+    return frozenset(word for text in texts for word in _WORD.findall(text.upper()))

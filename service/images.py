@@ -27,7 +27,9 @@ class ImageHeader:
     derived and secondary (0008,0008)."""
     modality: str = ""
     body_part: str = ""
+    """Body Part Examined (0018,0015), else what Anatomic Region Sequence (0008,2218) says."""
     view_position: str = ""
+    """View Position (0018,5101), else what View Code Sequence (0054,0220) says."""
     patient_orientation: tuple[str, ...] = ()
     laterality: str = ""
     rows: int
@@ -40,6 +42,9 @@ class ImageHeader:
     age_years: float | None = None
     descriptions: tuple[str, ...] = ()
     """Series description, protocol name, acquisition device processing description."""
+    study_description: str = ""
+    for_processing: bool = False
+    """What a detector gave, before it is made fit to be looked at (Presentation Intent Type, 0008,0068)."""
 
 
 @dataclass(frozen=True, kw_only=True)

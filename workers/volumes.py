@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from service.errors import NotEligibleError
-from workers.preprocess import check_readable, normalize, percentile_range, resize, scaled
+from workers.preprocess import check_readable, crop, normalize, percentile_range, resize, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +59,7 @@ def slices_to_input(series: Series, expected: Input) -> torch.Tensor:
     value_range = series_range(series, expected)
     check_readable(max((image.grey for image in series.slices), key=lambda grey: float(np.ptp(grey))))
     planes = [_plane(image, expected, value_range) for image in series.slices]
-    batch = torch.cat([resize(plane, expected.rows, expected.columns) for plane in planes])
+    batch = torch.cat([resize(crop(plane, expected), expected.rows, expected.columns) for plane in planes])
     return normalize(batch, expected)
 
 

@@ -11,6 +11,7 @@ from dicom_nodes.objects.anatomy import add_body_part
 from dicom_nodes.objects.attributes import text
 from dicom_nodes.objects.codes import dcm
 from dicom_nodes.objects.derived import reference
+from dicom_nodes.objects.lossy import add_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def add_multiframe(dataset: FileDataset, about: Subject, geometry: Geometry) -> 
     dataset.DeviceSerialNumber = f"sha256 {about.result.model.sha256[:16]}"
     dataset.FrameOfReferenceUID = geometry.frame_of_reference_uid
     dataset.PositionReferenceIndicator = geometry.position_reference
-    dataset.LossyImageCompression = "00"
+    add_lossy(about.headers, dataset)
     series = Dataset()
     series.SeriesInstanceUID = text(about.header, "SeriesInstanceUID")
     series.ReferencedInstanceSequence = [reference(header) for header in about.headers]

@@ -118,7 +118,10 @@ def _build(about: Subject) -> Dataset:
 def _scenes(about: Subject) -> list[Scene]:
     attribution, finding = subject.default_explanation(about.result)
     indices = key_slices(about, finding) if about.series else ()
-    chosen = indices or (strongest_slice(about, finding),)
+    strongest = strongest_slice(about, finding)
+    # One state has one modality transformation, and each window is in its slice's units (PS3.3 C.11.1).
+    units = _transformation(about.headers[strongest])
+    chosen = [index for index in indices if _transformation(about.headers[index]) == units] or [strongest]
     return [scene(about, finding, attribution, index) for index in chosen]
 
 
@@ -266,6 +269,17 @@ def _add_modality_lut(source: Dataset, dataset: Dataset) -> None:
         dataset.RescaleIntercept = f"{intercept or 0.0:.10g}"
         dataset.RescaleSlope = f"{slope or 1.0:.10g}"
         dataset.RescaleType = _unit(rescale, "RescaleType") or ("HU" if text(source, "Modality") == "CT" else "US")
+
+
+def _transformation(source: Dataset) -> tuple[object, ...]:
+    """Return what tells whether two slices have the same modality transformation."""
+    rescale = macro(source, "PixelValueTransformationSequence")
+    table = modality_table(source)
+    return (
+        number(rescale, "RescaleSlope"),
+        number(rescale, "RescaleIntercept"),
+        None if table is None else table.to_json(),
+    )
 
 
 def _unit(source: Dataset, keyword: str) -> str:

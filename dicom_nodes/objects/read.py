@@ -14,6 +14,7 @@ from service.errors import NotEligibleError
 from service.images import Image, ImageHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pydicom import Dataset
@@ -25,8 +26,26 @@ _DESCRIPTIONS = (
     "SeriesDescription",
     "ProtocolName",
     "AcquisitionDeviceProcessingDescription",
-    "StudyDescription",
 )
+
+
+_REGIONS = dict.fromkeys(
+    ["51185008", "43799004", "302551006", "816094009", "39607008", "T-D3000", "T-28000"], "CHEST"
+) | {
+    "69536005": "HEAD",
+    "T-D1100": "HEAD",
+    "12738006": "BRAIN",
+    "T-A0100": "BRAIN",
+    "89546000": "SKULL",
+    "T-11100": "SKULL",
+}
+"""SNOMED CT and SRT codes (PS3.16 annex L) of what models read: thorax and lung, head, brain, skull."""
+_VIEWS = dict.fromkeys(["399348003", "R-10206", "ANTERO-POSTERIOR", "ANTEROPOSTERIOR"], "AP") | dict.fromkeys(
+    ["272479007", "R-10214", "POSTERO-ANTERIOR", "POSTEROANTERIOR"], "PA"
+)
+"""Of CID 4010, likewise, and their meanings; others are told by what they mean."""
+_FOR_PROCESSING = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{number}.1" for number in (1, 2, 3))
+"""Digital X-Ray, mammography and intra-oral images For Processing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +103,8 @@ def image_header(dataset: Dataset) -> ImageHeader:
         conversion_type=code_string(dataset, "ConversionType"),
         marked_up=_marked_up(dataset),
         modality=code_string(dataset, "Modality"),
-        body_part=code_string(dataset, "BodyPartExamined"),
-        view_position=code_string(dataset, "ViewPosition"),
+        body_part=code_string(dataset, "BodyPartExamined") or _coded(dataset, "AnatomicRegionSequence", _REGIONS),
+        view_position=code_string(dataset, "ViewPosition") or _coded(dataset, "ViewCodeSequence", _VIEWS),
         patient_orientation=texts(dataset, "PatientOrientation"),
         laterality=text(dataset, "ImageLaterality") or text(dataset, "Laterality"),
         rows=integer(dataset, "Rows"),
@@ -96,7 +115,22 @@ def image_header(dataset: Dataset) -> ImageHeader:
         species=_species(dataset),
         age_years=_age_years(dataset),
         descriptions=tuple(filter(None, (text(dataset, keyword) for keyword in _DESCRIPTIONS))),
+        study_description=text(dataset, "StudyDescription"),
+        for_processing=_for_processing(dataset),
     )
+
+
+def _coded(dataset: Dataset, keyword: str, known: Mapping[str, str]) -> str:
+    """Return the term for a coded value, its own meaning where we know none; empty where there is no code."""
+    for item in items(dataset, keyword)[:1]:
+        meaning = text(item, "CodeMeaning").upper()
+        return known.get(text(item, "CodeValue")) or known.get(meaning, meaning)
+    return ""
+
+
+def _for_processing(dataset: Dataset) -> bool:
+    intent = code_string(dataset, "PresentationIntentType")
+    return intent == "FOR PROCESSING" or text(dataset, "SOPClassUID") in _FOR_PROCESSING
 
 
 def _marked_up(dataset: Dataset) -> bool:

@@ -18,8 +18,9 @@ from pydicom.uid import (
 
 from dicom_nodes.objects import captions, codes, subject
 from dicom_nodes.objects.anatomy import add_anatomy
-from dicom_nodes.objects.attributes import SPACINGS, macro, spacing, text, texts
+from dicom_nodes.objects.attributes import SPACINGS, macro, spacing, text
 from dicom_nodes.objects.derived import Kind, reference, start
+from dicom_nodes.objects.lossy import add_lossy
 from dicom_nodes.objects.pages import render_first, render_pages
 from dicom_nodes.objects.panels import LARGEST_PANEL
 from dicom_nodes.objects.part10 import tolerant
@@ -120,17 +121,7 @@ def _plain(about: Subject) -> Dataset:
     dataset.PhotometricInterpretation = "RGB"
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OB"
-    source = pages.first.header
-    if text(source, "LossyImageCompression") == "01":
-        # Once lossy, always lossy (PS3.3 C.7.6.1.1.5): the film that we drew on was compressed before.
-        dataset.LossyImageCompression = "01"
-        ratio = texts(source, "LossyImageCompressionRatio")
-        dataset.LossyImageCompressionRatio = ratio[-1] if ratio and ratio[-1] else "1"
-        method = texts(source, "LossyImageCompressionMethod")
-        if method and method[-1]:
-            dataset.LossyImageCompressionMethod = method[-1]
-    else:
-        dataset.LossyImageCompression = "00"
+    add_lossy([pages.first.header], dataset)
     return dataset
 
 

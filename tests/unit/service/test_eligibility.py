@@ -50,6 +50,22 @@ def test_a_digitised_or_converted_film_is_read(conversion_type: str) -> None:
         ({"view_position": "", "patient_orientation": ("A", "F")}, "lateral view"),
         ({"view_position": "", "patient_orientation": ("PR", "F")}, "lateral view"),
         ({"view_position": "", "descriptions": ("THORAX LAT",)}, "lateral view"),
+        ({"view_position": "", "study_description": "THORAX LAT"}, "lateral view"),
+        (
+            {
+                "view_position": "",
+                "patient_orientation": (),
+                "descriptions": ("LATERAL",),
+                "study_description": "CHEST PA AND LATERAL",
+            },
+            "lateral view, by its description",
+        ),
+        ({"view_position": "RIGHT LATERAL"}, "view RIGHT LATERAL"),
+        ({"patient_orientation": ("F", "P")}, "lateral view"),
+        ({"patient_orientation": ("F", "R")}, "stored turned or mirrored, by its patient orientation F"),
+        ({"patient_orientation": ("R", "H")}, "stored turned or mirrored"),
+        ({"patient_orientation": ("R", "F")}, "stored turned or mirrored"),
+        ({"for_processing": True}, "raw data FOR PROCESSING"),
         ({"descriptions": ("CANINE LATERAL THORAX 0-15cm",)}, "animal"),
         ({"species": "Canis lupus familiaris"}, "animal"),
         ({"rows": 63}, "63 x 900 pixels: this model needs at least 64 x 64"),
@@ -101,6 +117,21 @@ def test_what_is_no_code_is_never_quoted(key: str, value: str) -> None:
     assert found is not None
     assert "that is no code" in found
     assert value.upper() not in found.upper()
+
+
+@pytest.mark.parametrize("words", ["CAT SCAN HEAD W/O CONTRAST", "DOG BITE, RULE OUT FOREIGN BODY"])
+def test_people_with_animals_in_their_description_are_read(words: str) -> None:
+    assert reason(study_description=words) is None
+
+
+@pytest.mark.parametrize("orientation", [("L", "F"), ("LF", "FR"), ("L",), ("",), ("CR", "CD")])
+def test_an_upright_film_and_one_that_does_not_say_are_read(orientation: tuple[str, ...]) -> None:
+    assert reason(patient_orientation=orientation) is None
+
+
+def test_a_series_that_says_frontal_is_read_in_a_study_of_a_lateral_too() -> None:
+    said = {"descriptions": ("CHEST PA",), "study_description": "CHEST LATERAL"}
+    assert reason(view_position="", patient_orientation=(), **said) is None
 
 
 def test_a_description_of_both_views_does_not_refuse_a_film_without_view() -> None:

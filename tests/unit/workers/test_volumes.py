@@ -9,7 +9,8 @@ import torch
 from service.errors import NotEligibleError
 from service.images import Image, ImageHeader, Series
 from service.model_card import Input
-from workers.volumes import series_to_volume, slices_to_input, volume_to_source
+from workers.preprocess import image_to_input
+from workers.volumes import series_range, series_to_volume, slices_to_input, volume_to_source
 
 VOLUME = Input(rows=40, columns=40, slices=20, normalization="percentile")
 SPACED = Input(rows=40, columns=40, slices=20, normalization="percentile", spacing_mm=(4.0, 4.0, 4.0))
@@ -146,3 +147,14 @@ def test_pixels_without_a_size_are_refused_only_where_it_matters() -> None:
     with pytest.raises(NotEligibleError, match="how large their pixels are"):
         series_to_volume(series, SPACED)
     assert series_to_volume(series, VOLUME).shape == (1, 1, 20, 40, 40)
+
+
+def test_a_slice_is_cut_out_for_its_answer_as_for_its_explanation() -> None:
+    expected = Input(rows=16, columns=16, normalization="percentile", fit="centre-crop")
+    positions = np.arange(3) * 2.0
+    volume = np.random.default_rng(3).random((3, 24, 40)) * 100
+    series = series_of(volume, positions)
+    batch = slices_to_input(series, expected)
+    for index, image in enumerate(series.slices):
+        alone = image_to_input(image, expected, series_range(series, expected))
+        torch.testing.assert_close(batch[index : index + 1], alone)

@@ -239,6 +239,18 @@ def test_a_series_is_outlined_on_the_slices_that_mattered(stack: Callable[..., t
     assert (dataset.RescaleIntercept, dataset.RescaleType) == (-1024, "HU")
 
 
+def test_slices_in_other_units_than_the_strongest_are_left_out(stack: Callable[..., tuple], several: Results) -> None:
+    headers, series = stack(9)
+    for number, header in enumerate(headers):
+        header.RescaleSlope, header.RescaleIntercept = ("0.5", "4.0")[number % 2], "0"
+    outcome = several((64, 48), slices=9)
+    dataset = build_series(headers, series, outcome)
+    shown = [item.ReferencedSOPInstanceUID for item in dataset.ReferencedSeriesSequence[0].ReferencedImageSequence]
+    assert shown
+    slopes = {header.RescaleSlope for header in headers if header.SOPInstanceUID in shown}
+    assert slopes == {dataset.RescaleSlope}
+
+
 def test_a_table_of_an_odd_number_of_bits_is_written_with_16(
     source: Make, saved: Save, result: Callable[..., Result]
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_nodes.objects.read import read_header, read_image
+from dicom_nodes.objects.read import image_header, read_header, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,3 +75,46 @@ def test_code_strings_cannot_fill_or_forge_a_log(source: Make, saved: Save) -> N
 @pytest.mark.parametrize("values", [["1e-9", "1"], ["1e-30", "1e-30"], ["1e30", "1e30"], ["50", "1"], ["0", "1"]])
 def test_a_spacing_that_no_detector_has_reads_as_absent(source: Make, saved: Save, values: list[str]) -> None:
     assert read_image(saved(source(RAMP, PixelSpacing=values))).image.pixel_spacing_mm is None
+
+
+def coded(keyword: str, value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    dataset = Dataset()
+    setattr(dataset, keyword, [item])
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning", "part"),
+    [("51185008", "Thorax", "CHEST"), ("39607008", "Lung", "CHEST"), ("85562004", "Hand", "HAND"), ("", "", "")],
+)
+def test_a_body_part_may_be_stated_as_a_code(value: str, meaning: str, part: str) -> None:
+    dataset = coded("AnatomicRegionSequence", value, meaning)
+    assert image_header(dataset).body_part == part
+    dataset.BodyPartExamined = "CHEST"
+    assert image_header(dataset).body_part == "CHEST"
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning", "view"),
+    [
+        ("272479007", "postero-anterior", "PA"),
+        ("R-10206", "", "AP"),
+        ("0", "Postero-anterior", "PA"),
+        ("399198007", "right lateral", "RIGHT LATERAL"),
+    ],
+)
+def test_a_view_may_be_stated_as_a_code(value: str, meaning: str, view: str) -> None:
+    assert image_header(coded("ViewCodeSequence", value, meaning)).view_position == view
+
+
+def test_what_a_detector_gave_for_processing_is_told_by_its_intent_or_its_class() -> None:
+    dataset = Dataset()
+    assert not image_header(dataset).for_processing
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1.1"
+    assert image_header(dataset).for_processing
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    assert not image_header(dataset).for_processing
+    dataset.PresentationIntentType = "FOR PROCESSING"
+    assert image_header(dataset).for_processing

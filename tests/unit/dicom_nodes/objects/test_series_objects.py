@@ -78,6 +78,15 @@ def test_a_segment_lies_on_its_source_slices(stack: Stack, several: Results, ori
     assert float(shared.PixelMeasuresSequence[0].SpacingBetweenSlices) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("module", [segmentation, parametric_map])
+def test_what_is_derived_of_compressed_slices_says_so(stack: Stack, several: Results, module: Any) -> None:
+    headers, series = stack(7)
+    assert written(module.build_series(headers, series, several(SHAPE, slices=7))).LossyImageCompression == "00"
+    headers[4].LossyImageCompression, headers[4].LossyImageCompressionMethod = "01", "ISO_15444_1"
+    dataset = written(module.build_series(headers, series, several(SHAPE, slices=7)))
+    assert (dataset.LossyImageCompression, dataset.LossyImageCompressionMethod) == ("01", "ISO_15444_1")
+
+
 def test_a_segment_marks_what_is_above_half_of_the_stack_maximum(stack: Stack, several: Results) -> None:
     headers, series = stack(7)
     result = several(SHAPE, slices=7)
