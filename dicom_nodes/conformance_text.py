@@ -99,7 +99,10 @@ Verification, Storage Commitment and Instance Availability Notification are acce
 Whatever is accepted is kept. Analysed are images of one frame with integer pixels, in the transfer syntaxes marked
 above (JPEG Extended and JPEG Lossless as far as their decoder goes); of colour the luminance. Multi-frame images,
 enhanced ones with several frames included, floating point pixels and the other transfer syntaxes are refused with the
-reason. The source's overlays, shutters and presentation states are not applied.
+reason, and so is what the model's card does not name: by Modality; by Body Part Examined, else Anatomic Region
+Sequence; by View Position, else View Code Sequence; for frontal views by Patient Orientation, which must be L\\F where
+it is stated. Images FOR PROCESSING (Presentation Intent Type) are left to their twins FOR PRESENTATION. The source's
+overlays, shutters and presentation states are not applied.
 
 ##### 4.2.1.5 Statuses of C-STORE
 
