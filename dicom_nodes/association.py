@@ -104,8 +104,8 @@ class ServedAssociation:
         self._peer = replace(self._peer, calling_ae=request.calling_ae, called_ae=request.called_ae)
         rejection = request.rejection or self._service.admit(self._peer)
         if rejection:
-            titles = f"{request.calling_ae!r} to {request.called_ae!r}"
-            log.warning("association from %s (%s) rejected: %s", self._peer.address, titles, rejection.reason)
+            # Not the titles: a stranger writes into them what he likes, and it would stand in the log.
+            log.warning("association from %s rejected: %s", self._peer.address, rejection.reason)
             self._last_words(reject(rejection))
             return None
         self._answer_pdu_bytes = request.maximum_pdu_bytes
